@@ -1,0 +1,528 @@
+"""The ``mm-mlflow`` command. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import math
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mm_mlflow import __version__
+from mm_mlflow.errors import InvalidInput, MultiplicityError
+
+if TYPE_CHECKING:
+    from mm_mlflow.design import Cell, Design
+    from mm_mlflow.report import Report
+    from mm_mlflow.runner import CellResult, Material, SweepResult
+    from mm_mlflow.tracking import Store
+
+
+class _Failed(Exception):
+    """Some of the work failed: what and why has been said."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mm-mlflow")
+def main() -> None:
+    """Model multiplicity in MLflow: train a grid of models, measure them, build multiplicity sheets."""
+
+
+def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click.Command]:
+    """A subcommand with the options that all share, and errors as one line."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def guarded(*args: Any, debug: bool, **kwargs: Any) -> None:
+            _show_warnings()
+            try:
+                function(*args, **kwargs)
+            except (MultiplicityError, _Failed, KeyboardInterrupt) as error:
+                if debug:
+                    traceback.print_exc()
+                elif isinstance(error, KeyboardInterrupt):
+                    click.echo("Interrupted: run it again to go on where it stopped.", err=True)
+                elif not isinstance(error, _Failed):
+                    click.echo(f"Error: {error}", err=True)
+                sys.exit(2 if isinstance(error, InvalidInput) else 1)
+
+        options = [
+            click.option(
+                "--tracking-uri", metavar="URI", help="MLflow store  [default: MLflow's own]"
+            ),
+            click.option("--experiment-name", metavar="NAME", help="MLflow experiment"),
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+            click.option("--debug", is_flag=True, help="Show a traceback with an error."),
+        ]
+        for option in reversed(options):
+            guarded = option(guarded)
+        return main.command(name, **settings)(guarded)
+
+    return decorate
+
+
+# ---- training ----
+
+
+@command("sweep")
+@click.argument("design")
+@click.option("--jobs", type=int, metavar="N", help="Local workers  [default: one per processor]")
+@click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address.")
+@click.option("--smoke", is_flag=True, help="Every level once, with one seed.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--sheet", "with_sheet", is_flag=True, help="Write the sheets when all is trained.")
+def sweep(
+    design: str,
+    jobs: int | None,
+    scheduler: str | None,
+    smoke: bool,
+    dry_run: bool,
+    with_sheet: bool,
+    tracking_uri: str | None,
+    experiment_name: str | None,
+    as_json: bool,
+) -> None:
+    """Train every cell of DESIGN (a design.yaml or its folder) that has no finished run yet."""
+    began = time.time()
+    plan = _design(design)
+    plan = plan.smoke() if smoke else plan
+    from mm_mlflow import engine, runner
+
+    engine.check(jobs, scheduler)
+    material = runner.prepare(plan)
+    if dry_run:
+        _dry_run(plan, material, tracking_uri, experiment_name, jobs, as_json)
+        return
+    store = _store(tracking_uri, experiment_name, plan, create=True)
+    shown = _Progress(began, quiet=as_json)
+    with shown:
+        result = runner.run_design(
+            plan,
+            store,
+            material,
+            jobs=jobs,
+            scheduler=scheduler,
+            smoke=smoke,
+            on_start=shown.start,
+            on_result=shown.advance,
+        )
+    if not as_json:
+        _tell_sweep(result)
+    document = _sweep_document(result)
+    if with_sheet:
+        document["report_run_id"] = _publish(store, plan, quiet=as_json)
+    if as_json:
+        _print_json(document)
+    if result.failed:
+        raise _Failed
+
+
+@command("train", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("design")
+@click.option(
+    "--set", "levels", multiple=True, metavar="AXIS=LEVEL", help="Other than the default."
+)
+@click.option(
+    "--seed", type=int, required=True, help="The seed of initialisation, order and augmentation."
+)
+@click.pass_context
+def train(
+    context: click.Context,
+    design: str,
+    levels: Sequence[str],
+    seed: int,
+    tracking_uri: str | None,
+    experiment_name: str | None,
+    as_json: bool,
+) -> None:
+    """Train one cell of DESIGN; axes may also be given as --AXIS LEVEL."""
+    plan = _design(design)
+    chosen = _levels(levels, context.args)
+    if not 0 <= seed < 2**63:
+        raise InvalidInput(f"seed {seed} is not allowed: a whole number from 0 to 2**63 - 1")
+    cell = plan.cell(chosen, seed)
+    from mm_mlflow import runner
+
+    material = runner.prepare(plan)
+    store = _store(tracking_uri, experiment_name, plan, create=True)
+    result = runner.train_one(plan, store, material, cell)
+    if as_json:
+        _print_json({"cell": cell.id, "name": cell.label, "run_id": result.run_id,
+                     "status": result.status, "error": result.error})  # fmt: skip
+    elif result.status == "present":
+        click.echo(f"{cell.label} is finished already: run {result.run_id}")
+    elif result.status == "trained":
+        click.echo(f"{cell.label}: trained in {result.busy:.1f} s, run {result.run_id}")
+    if result.status == "failed":
+        click.echo(f"Error: {cell.label} failed: {result.error} (run {result.run_id})", err=True)
+        raise _Failed
+
+
+# ---- reading ----
+
+
+@command("status")
+@click.argument("design", required=False)
+def status(
+    design: str | None, tracking_uri: str | None, experiment_name: str | None, as_json: bool
+) -> None:
+    """Which planned cells are finished, failed, missing; by DESIGN, or by the newest sweep's design."""
+    from mm_mlflow import experiment
+
+    plan = _design(design) if design else None
+    store = _store(tracking_uri, experiment_name, plan)
+    frame, plan = experiment.read(store, plan, records=False)
+    document = experiment.status(frame)
+    if as_json:
+        _print_json(document)
+        return
+    click.echo(f"experiment {store.experiment.name!r} by design {plan.name!r}")
+    for word, cells in document.items():
+        click.echo(f"{word:>10} {len(cells)}")
+    for word in ("failed", "missing"):
+        for cell in document[word]:
+            attempts = cell.get("attempts", [])
+            tried = ", ".join(f"{item['status']} {item['run_id']}" for item in attempts)
+            click.echo(f"{word}: {cell['name']}" + (f" ({tried})" if tried else ""))
+    for item in document["duplicates"]:
+        others = ", ".join(item["others"])
+        click.echo(
+            f"duplicate: cell {item['cell'][:12]} counts run {item['counted']}, not {others}"
+        )
+
+
+@command("sheet")
+@click.option("--design", metavar="DESIGN", help="The plan  [default: the newest sweep's design]")
+@click.option(
+    "--metric", "metrics", multiple=True, metavar="M", help="Only these; * and ? allowed."
+)
+@click.option("--axis", "axes", multiple=True, metavar="A", help="Only the tables of these axes.")
+@click.option("--within", type=float, metavar="E", help="Only runs within E of the best accuracy.")
+@click.option("--mixed", is_flag=True, help="Mix runs measured with different parameters.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write files, not a run."
+)
+def sheet(
+    design: str | None,
+    metrics: Sequence[str],
+    axes: Sequence[str],
+    within: float | None,
+    mixed: bool,
+    out: Path | None,
+    tracking_uri: str | None,
+    experiment_name: str | None,
+    as_json: bool,
+) -> None:
+    """Build multiplicity sheets from the runs of an experiment, as a report run."""
+    plan = _design(design) if design else None
+    store = _store(tracking_uri, experiment_name, plan)
+    _publish(
+        store,
+        plan,
+        quiet=False,
+        out=out,
+        as_json=as_json,
+        metrics=metrics,
+        axes=axes,
+        within=within,
+        mixed=mixed,
+    )
+
+
+@command("datasets")
+def datasets(as_json: bool, **_: Any) -> None:
+    """List the datasets that designs may name."""
+    from mm_mlflow import registry
+    from mm_mlflow.datasets import DATASETS, GROUP
+
+    _list(
+        "dataset",
+        DATASETS,
+        GROUP,
+        as_json,
+        lambda cls: cls.summary,
+        registry.names(DATASETS, GROUP),
+    )
+
+
+@command("interventions")
+def interventions(as_json: bool, **_: Any) -> None:
+    """List the interventions that designs may name."""
+    from mm_mlflow import registry
+    from mm_mlflow.evaluation import GROUP, INTERVENTIONS
+
+    def first_line(cls: type) -> str:
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+    known = registry.names(INTERVENTIONS, GROUP)
+    _list("intervention", INTERVENTIONS, GROUP, as_json, first_line, known)
+
+
+def _list(
+    kind: str,
+    table: Mapping[str, str],
+    group: str,
+    as_json: bool,
+    describe: Callable[[Any], str],
+    names: Sequence[str],
+) -> None:
+    from mm_mlflow import registry
+
+    rows = {name: describe(registry.resolve(kind, name, table, group)) for name in names}
+    if as_json:
+        _print_json([{"name": name, "summary": summary} for name, summary in rows.items()])
+        return
+    width = max(map(len, rows), default=0)
+    for name, summary in rows.items():
+        click.echo(f"{name:<{width}}  {summary}")
+
+
+# ---- shared by commands ----
+
+
+def _show_warnings() -> None:
+    """What this package warns of goes to standard error; other packages keep their own ways."""
+    logger = logging.getLogger("mm_mlflow")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("Note: %(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+
+
+def _design(path: str) -> Design:
+    from mm_mlflow.datasets import bind
+    from mm_mlflow.design import Design
+
+    return bind(Design.load(path))
+
+
+def _store(
+    uri: str | None, experiment_name: str | None, design: Design | None, create: bool = False
+) -> Store:
+    from mm_mlflow import tracking
+
+    return tracking.open_store(uri, experiment_name, design.name if design else None, create=create)
+
+
+def _levels(pairs: Sequence[str], extra: Sequence[str]) -> dict[str, str]:
+    """Levels from ``--set AXIS=LEVEL`` and from ``--AXIS LEVEL``, which is how ``mlflow run`` appends
+    params that an entry point does not declare."""
+    levels: dict[str, str] = {}
+    for pair in pairs:
+        axis, equals, level = pair.partition("=")
+        if not equals or not axis or not level:
+            raise InvalidInput(f"--set {pair!r} is not allowed: AXIS=LEVEL is")
+        levels[axis] = level
+    words = list(extra)
+    while words:
+        word = words.pop(0)
+        axis, equals, level = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not (equals or words):
+            raise InvalidInput(f"argument {word!r} is not allowed: --AXIS LEVEL is")
+        levels[axis] = level if equals else words.pop(0)
+    return levels
+
+
+def _publish(
+    store: Store,
+    design: Design | None,
+    *,
+    quiet: bool,
+    out: Path | None = None,
+    as_json: bool = False,
+    metrics: Sequence[str] = (),
+    axes: Sequence[str] = (),
+    within: float | None = None,
+    mixed: bool = False,
+) -> str | None:
+    from mm_mlflow import experiment
+    from mm_mlflow.report import build_report
+
+    frame, design = experiment.read(store, design)
+    if within is not None:
+        frame = frame.near_best(within)
+    chosen = experiment.choose_metrics(frame, metrics)
+    report = build_report(frame, design, chosen, axes=axes, mixed=mixed)
+    asked = {"metric": metrics, "axis": axes, "within": within, "mixed": mixed}
+    arguments = {key: value for key, value in asked.items() if value not in ((), None, False)}
+    run_id = None
+    if out is None:
+        run_id = experiment.publish(store, report, arguments)
+    else:
+        try:
+            experiment.save(out, report)
+        except OSError as error:
+            raise InvalidInput(f"out {str(out)!r} cannot be written: {error}") from error
+    if as_json:
+        reference = {"id": store.experiment.id, "name": store.experiment.name}
+        sheets = [sheet.to_dict() for sheet in report.sheets]
+        _print_json({"experiment": reference, "report_run_id": run_id, "sheets": sheets})
+    elif not quiet:
+        _tell_report(report)
+        click.echo("")
+        click.echo(
+            _where_to_look(store, run_id) if run_id else f"Written to {out}: open index.html"
+        )
+    return run_id
+
+
+def _tell_report(report: Report) -> None:
+    """The summary over metrics, and the notes."""
+    header = ("metric", "examples", "runs", "mean", "sd", "Δall", "× accuracy's")
+    rows = [header]
+    for row in report.summary:
+        scale = 100 if row.unit == "fraction" else 1
+
+        def shown(value: float | None, scale: float = scale, digits: int = 2) -> str:
+            return "–" if value is None or math.isnan(value) else f"{scale * value:.{digits}f}"
+
+        delta = shown(row.delta_all) if row.complete else f"≥ {shown(row.delta_all)}"
+        ratio = shown(row.ratio, 1, 1)
+        examples = str(row.n_examples or "–")
+        mean, sd = shown(row.mean), shown(row.sd)
+        rows.append((row.metric, examples, str(row.n_runs), mean, sd, delta, ratio))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [first.ljust(widths[0])]
+        cells += [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
+        click.echo("  ".join(cells))
+    click.echo("Values, sd and Δ in percent and points where a metric is an accuracy.")
+    for note in report.notes:
+        click.echo(note)
+
+
+def _where_to_look(store: Store, run_id: str) -> str:
+    page = f"#/experiments/{store.experiment.id}/runs/{run_id}"
+    if store.uri.startswith(("http://", "https://")):
+        return f"Report: {store.uri.rstrip('/')}/{page}"
+    here = f"sqlite:///{Path.cwd()}/"
+    uri = f"sqlite:///{store.uri.removeprefix(here)}" if store.uri.startswith(here) else store.uri
+    return (
+        f"Report: run {run_id} of experiment {store.experiment.name!r}. To look at it:\n"
+        f"  mlflow server --backend-store-uri {shlex.quote(uri)}\n"
+        f"  then open http://127.0.0.1:5000/{page}/artifacts"
+    )
+
+
+def _print_json(document: Any) -> None:
+    click.echo(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _tell_sweep(result: SweepResult) -> None:
+    trained = sum(cell.status == "trained" for cell in result.cells)
+    present = result.planned - trained - len(result.failed)
+    text = f"{result.planned} cells: {trained} trained, {present} were finished, {len(result.failed)} failed"
+    if result.killed:
+        text += f"; {result.killed} abandoned attempts marked KILLED"
+    click.echo(text)
+    for cell in result.failed:
+        click.echo(f"failed: {cell.label}: {cell.error} (run {cell.run_id})", err=True)
+
+
+def _sweep_document(result: SweepResult) -> dict[str, Any]:
+    return {
+        "experiment": {"id": result.store.experiment.id, "name": result.store.experiment.name},
+        "sweep_run_id": result.run_id,
+        "planned": result.planned,
+        "trained": [cell.run_id for cell in result.cells if cell.status == "trained"],
+        "failed": [
+            {"name": cell.label, "run_id": cell.run_id, "error": cell.error}
+            for cell in result.failed
+        ],
+        "notes": list(result.notes),
+    }
+
+
+def _dry_run(
+    plan: Design,
+    material: Material,
+    uri: str | None,
+    experiment_name: str | None,
+    jobs: int | None,
+    as_json: bool,
+) -> None:
+    from mm_mlflow import engine, estimate, tracking
+
+    try:
+        store = _store(uri, experiment_name, plan)
+        runs = tracking.read_runs(store)
+    except InvalidInput:  # no such experiment yet: everything is to be done
+        runs = []
+    forecast = estimate.forecast(plan, material, runs, jobs or engine.default_jobs())
+    if as_json:
+        _print_json(forecast.to_dict())
+        return
+    for cell in forecast.todo:
+        click.echo(cell.label)
+    for note in forecast.notes:
+        click.echo(f"Note: {note}", err=True)
+    click.echo(forecast.sentence())
+
+
+class _Progress:
+    """Cells done, failed, left, and time to go: a bar on a terminal, else a line per cell."""
+
+    def __init__(self, began: float, *, quiet: bool) -> None:
+        self.began = began
+        self.quiet = quiet
+        self.total = self.done = self.failed = 0
+        self.first: float | None = None
+        self.bar: Any = None
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def start(self, todo: Sequence[Cell], planned: int, notes: Sequence[str]) -> None:
+        self.total = len(todo)
+        if self.quiet:
+            return
+        for note in notes:
+            click.echo(f"Note: {note}", err=True)
+        click.echo(
+            f"{planned} cells planned, {planned - self.total} finished, {self.total} to train"
+        )
+        if self.total and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            self.bar = Progress(
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[failed]} failed, {task.fields[left]}"),
+                console=Console(stderr=True),
+            )
+            self.bar.start()
+            self.bar.add_task("cells", total=self.total, failed=0, left="waiting for workers")
+
+    def advance(self, result: CellResult) -> None:
+        self.done += 1
+        self.failed += result.status == "failed"
+        if self.quiet:
+            return
+        if self.first is None:
+            self.first = result.started
+            click.echo(f"start-up took {self.first - self.began:.1f} s", err=True)
+        left = (time.time() - self.first) / self.done * (self.total - self.done)
+        remaining = f"about {left:.0f} s left" if self.done < self.total else "done"
+        if self.bar is not None:
+            self.bar.update(0, completed=self.done, failed=self.failed, left=remaining)
+            return
+        what = (
+            result.error if result.status == "failed" else f"{result.status} in {result.busy:.1f} s"
+        )
+        click.echo(
+            f"{self.done}/{self.total} {result.label}: {what}; {self.failed} failed, {remaining}"
+        )

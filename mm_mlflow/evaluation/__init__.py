@@ -1,0 +1,63 @@
+"""Accuracy under intervention: which interventions there are, planning them, measuring them.
+
+``plan`` turns what a design says into tasks and refuses all that is not allowed, before any
+training; ``evaluate`` measures a model on tasks. Importing this package imports no torch, nor does
+planning: only ``evaluate`` does.
+
+A new intervention is a file with a subclass of :class:`~mm_mlflow.evaluation.base.Intervention` and
+a line here, or a third party's entry point in the group ``mm_mlflow.interventions``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+GROUP = "mm_mlflow.interventions"
+INTERVENTIONS: dict[str, str] = {
+    "accuracy": "mm_mlflow.evaluation.accuracy:Accuracy",
+    "group_accuracy": "mm_mlflow.evaluation.accuracy:GroupAccuracy",
+    "ood_accuracy": "mm_mlflow.evaluation.accuracy:OODAccuracy",
+    "output_perturbation": "mm_mlflow.evaluation.output_perturbation:OutputPerturbation",
+    "input_perturbation": "mm_mlflow.evaluation.input_perturbation:InputPerturbation",
+    "pgd": "mm_mlflow.evaluation.pgd:PGD",
+}
+
+_LAZY = {
+    "Evaluation": "mm_mlflow.evaluation.run",
+    "evaluate": "mm_mlflow.evaluation.run",
+    "Task": "mm_mlflow.evaluation.planning",
+    "metric_records": "mm_mlflow.evaluation.planning",
+    "plan": "mm_mlflow.evaluation.planning",
+    "recompute": "mm_mlflow.evaluation.planning",
+    "Intervention": "mm_mlflow.evaluation.base",
+    "Accuracy": "mm_mlflow.evaluation.accuracy",
+    "GroupAccuracy": "mm_mlflow.evaluation.accuracy",
+    "OODAccuracy": "mm_mlflow.evaluation.accuracy",
+    "OutputPerturbation": "mm_mlflow.evaluation.output_perturbation",
+    "InputPerturbation": "mm_mlflow.evaluation.input_perturbation",
+    "PGD": "mm_mlflow.evaluation.pgd",
+}
+
+__all__ = ["GROUP", "INTERVENTIONS", *_LAZY]  # noqa: PLE0604
+
+if TYPE_CHECKING:  # the same names for type checkers, which cannot see __getattr__
+    from mm_mlflow.evaluation.accuracy import Accuracy as Accuracy
+    from mm_mlflow.evaluation.accuracy import GroupAccuracy as GroupAccuracy
+    from mm_mlflow.evaluation.accuracy import OODAccuracy as OODAccuracy
+    from mm_mlflow.evaluation.base import Intervention as Intervention
+    from mm_mlflow.evaluation.input_perturbation import InputPerturbation as InputPerturbation
+    from mm_mlflow.evaluation.output_perturbation import OutputPerturbation as OutputPerturbation
+    from mm_mlflow.evaluation.pgd import PGD as PGD
+    from mm_mlflow.evaluation.planning import Task as Task
+    from mm_mlflow.evaluation.planning import metric_records as metric_records
+    from mm_mlflow.evaluation.planning import plan as plan
+    from mm_mlflow.evaluation.planning import recompute as recompute
+    from mm_mlflow.evaluation.run import Evaluation as Evaluation
+    from mm_mlflow.evaluation.run import evaluate as evaluate
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,236 @@
+"""From what a design says to tasks: every error that can be found before training is found here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mm_mlflow import registry
+from mm_mlflow.design import DatasetSpec, InterventionSpec
+from mm_mlflow.errors import InvalidInput, unknown
+from mm_mlflow.evaluation import GROUP, INTERVENTIONS
+from mm_mlflow.evaluation.base import Intervention, LogitsIntervention
+from mm_mlflow.split import Split
+
+MAX_KEY = 240  # MLflow refuses metric keys above 250 characters
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One metric to take: an intervention on some examples of a split.
+
+    Attributes:
+        key: the metric's key.
+        split: the data; its name is unique among the tasks of a plan, and tells another dataset's
+            split from the design's.
+        indices: ``(n,)`` sorted int64 positions in the split: the examples it runs on.
+        parameters: all that the value depends on besides the model: the intervention's parameters,
+            ``split``, ``examples`` (None: all) and ``dataset`` (None: the design's), JSON-able.
+    """
+
+    key: str
+    intervention: Intervention
+    split: Split
+    indices: np.ndarray
+    parameters: Mapping[str, Any]
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return len(self.indices)
+
+    @property
+    def group(self) -> Mapping[str, str] | None:
+        """The group that the metric is about; None if it is about no group."""
+        return self.parameters.get("group")
+
+    @property
+    def stored(self) -> bool:
+        """Whether outcomes need a column of their own, because clean logits do not give them."""
+        return not isinstance(self.intervention, LogitsIntervention)
+
+
+def plan(
+    specs: Sequence[InterventionSpec],
+    splits: Mapping[str, Split],
+    open_dataset: Callable[[DatasetSpec], Mapping[str, Split]],
+) -> tuple[Task, ...]:
+    """The tasks that ``specs`` ask for, in their order; lists of values are spelled out.
+
+    Args:
+        specs: interventions as a design file gives them.
+        splits: of the design's own dataset.
+        open_dataset: opens the splits of another dataset.
+
+    Raises:
+        InvalidInput: one line about the first thing that is not allowed: an unknown intervention,
+            parameter, split or group, a value out of range, more examples than there are, data that
+            do not fit the design's, two metrics with one key, or a key that is too long.
+    """
+    tasks: dict[str, Task] = {}
+    data: dict[str, Split] = dict(splits)
+    for spec in specs:
+        cls = intervention_class(spec.name)
+        split = _split(spec, splits, open_dataset)
+        if data.setdefault(split.name, split).digest != split.digest:
+            raise InvalidInput(
+                f"{spec.name}: two sets of evaluation data are called {split.name!r} "
+                "and differ in content"
+            )
+        chosen = np.arange(len(split)) if spec.examples is None else split.stratified(spec.examples)
+        for intervention in cls.expand(spec.parameters, split):
+            task = _task(intervention, spec, split, chosen)
+            if task.key in tasks:
+                raise InvalidInput(
+                    f"{intervention!r} and {tasks[task.key].intervention!r} "
+                    f"have one metric key, {task.key!r}: keep one of them"
+                )
+            tasks[task.key] = task
+    _refuse_same_group_twice(list(tasks.values()))
+    return tuple(tasks.values())
+
+
+def intervention_class(name: str) -> type[Intervention]:
+    """The intervention that design files call ``name``.
+
+    Raises:
+        InvalidInput: no such intervention.
+    """
+    cls = registry.resolve("intervention", name, INTERVENTIONS, GROUP)
+    if not (isinstance(cls, type) and issubclass(cls, Intervention)):
+        raise InvalidInput(
+            f"intervention {name!r} is {cls!r}, which is no subclass of Intervention"
+        )
+    return cls
+
+
+def metric_records(tasks: Sequence[Task]) -> dict[str, dict[str, Any]]:
+    """What ``metrics.json`` says of every metric, by key; the batch size is the evaluation's."""
+    return {
+        task.key: {
+            "intervention": task.intervention.name,
+            "version": task.intervention.version,
+            "title": _title(task),
+            "description": _description(task),
+            "parameters": dict(task.parameters),
+            "split": task.split.name,
+            "split_digest": task.split.digest,
+            "group": dict(task.group) if task.group else None,
+            "n": task.n,
+            "unit": "fraction",
+            "higher_is_better": True,
+            "stored": task.stored,
+        }
+        for task in tasks
+    }
+
+
+def recompute(record: Mapping[str, Any], logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """``(n,)`` outcomes of a recorded metric from stored logits: no torch, the same bits.
+
+    Args:
+        record: of :func:`metric_records`, one whose outcomes are not stored.
+        logits: ``(n, K)`` float32 of the metric's examples.
+        labels: ``(n,)``.
+
+    Raises:
+        InvalidInput: a metric that clean logits do not determine, or of another version.
+    """
+    cls = intervention_class(record["intervention"])
+    if not issubclass(cls, LogitsIntervention):
+        raise InvalidInput(
+            f"{cls.name} cannot be recomputed from logits: its outcomes are stored in a column"
+        )
+    if record["version"] != cls.version:
+        raise InvalidInput(
+            f"{cls.name} was recorded as version {record['version']}, this is {cls.version}"
+        )
+    return cls.from_parameters(record["parameters"]).from_logits(logits, labels)
+
+
+def _task(
+    intervention: Intervention, spec: InterventionSpec, split: Split, chosen: np.ndarray
+) -> Task:
+    key = intervention.key_on(split.name, spec.examples)
+    if len(key) > MAX_KEY:
+        raise InvalidInput(
+            f"metric key {key[:60]!r}... has {len(key)} characters: at most {MAX_KEY} are allowed"
+        )
+    indices = intervention.select(split, chosen)
+    if not len(indices):
+        raise InvalidInput(f"{key}: split {split.name!r} has no examples for it")
+    parameters = {
+        **intervention.parameters(),
+        "split": split.name,
+        "examples": spec.examples,
+        "dataset": spec.dataset.identity() if spec.dataset else None,
+    }
+    return Task(key, intervention, split, indices, parameters)
+
+
+def _split(
+    spec: InterventionSpec,
+    splits: Mapping[str, Split],
+    open_dataset: Callable[[DatasetSpec], Mapping[str, Split]],
+) -> Split:
+    if spec.dataset is None:
+        if spec.split not in splits:
+            raise unknown(f"split for {spec.name}", spec.split, splits)
+        return splits[spec.split]
+    theirs = open_dataset(spec.dataset)
+    if spec.split not in theirs:
+        raise unknown(f"split of dataset {spec.dataset.name!r} for {spec.name}", spec.split, theirs)
+    ours = next(iter(splits.values()))
+    name = spec.dataset.name if spec.split == "test" else f"{spec.dataset.name}/{spec.split}"
+    split = theirs[spec.split]
+    _refuse_misfit(spec.dataset.name, split, ours)
+    # Models normalise with their own training data's statistics, so perturbations do too.
+    return replace(split, name=name, mean=ours.mean, std=ours.std)
+
+
+def _refuse_misfit(name: str, split: Split, ours: Split) -> None:
+    shape, expected = split.images.shape[1:], ours.images.shape[1:]
+    if shape != expected:
+        raise InvalidInput(
+            f"dataset {name!r} has images of shape {shape}: the design's, {expected}, is needed"
+        )
+    if set(split.class_names) == set(ours.class_names) and split.class_names != ours.class_names:
+        raise InvalidInput(
+            f"dataset {name!r} has the design's classes in another order "
+            f"({', '.join(split.class_names)}): map its labels"
+        )
+    if len(split.labels) and split.labels.max() >= len(ours.class_names):
+        raise InvalidInput(
+            f"dataset {name!r} has labels up to {split.labels.max()}: "
+            f"the design has {len(ours.class_names)} classes"
+        )
+
+
+def _refuse_same_group_twice(tasks: Sequence[Task]) -> None:
+    seen: dict[tuple[Any, ...], str] = {}
+    for task in tasks:
+        if task.group is None:
+            continue
+        members = (frozenset(task.group.items()), task.split.name, task.parameters["examples"])
+        if members in seen:
+            raise InvalidInput(
+                f"{seen[members]!r} and {task.key!r} are one group: keep one of them"
+            )
+        seen[members] = task.key
+
+
+def _title(task: Task) -> str:
+    title = task.intervention.title
+    if task.split.name != "test" and not task.intervention.names_data:
+        title += f", {task.split.name}"
+    return title
+
+
+def _description(task: Task) -> str:
+    part = f"{task.n} examples of split {task.split.name!r}"
+    if task.parameters["examples"] is not None and task.group is None:
+        part = f"a fixed part of {task.n} examples of split {task.split.name!r}"
+    return f"{task.intervention.describe()} Measured on {part}."

@@ -1,0 +1,132 @@
+"""An experiment read back: its frame and design, and the report run that shows them.
+
+Nothing here needs torch, Optuna or Dask.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mm_mlflow import tracking
+from mm_mlflow.design import Design, canonical_json
+from mm_mlflow.errors import unknown
+from mm_mlflow.frame import Frame, RawRun, conform
+from mm_mlflow.render import digest, report_files
+from mm_mlflow.report import Report
+from mm_mlflow.tracking import Store
+
+
+def read(
+    store: Store, design: Design | None = None, *, records: bool = True
+) -> tuple[Frame, Design]:
+    """The experiment as a frame of ``design`` (bound), or of its newest sweep's design.
+
+    With ``records`` false, what artifacts say of the metrics is not fetched: enough to tell which
+    cells are there.
+    """
+    runs = tracking.read_runs(store)
+    dataset = None
+    if design is None:
+        design, dataset = tracking.newest_design(store, runs)
+    if records:
+        planned = {cell.id for cell in design.cells()}
+        ours = [run for run in runs if run.tags.get("mm.cell") in planned]
+        others = [run for run in runs if run.tags.get("mm.cell") not in planned]
+        runs = tracking.with_records(store, ours) + others
+    return conform(runs, design, store.experiment, dataset), design
+
+
+def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
+    """Metric keys that match any of the patterns (``*`` and ``?`` as in file names), in sheet order.
+
+    Raises:
+        InvalidInput: a pattern that matches none; the nearest key is named.
+    """
+    known = [*frame.metrics, *sorted(set(map(str, frame.values)) - set(frame.metrics))]
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        found = [key for key in known if fnmatch.fnmatchcase(key, pattern)]
+        if not found:
+            raise unknown("metric", pattern, frame.metrics)
+        chosen.update(dict.fromkeys(found))
+    return list(chosen) or frame.metrics
+
+
+def publish(store: Store, report: Report, arguments: dict[str, Any]) -> str:
+    """Write ``report`` as a report run and mark older ones of the same arguments; returns its id."""
+    kind = "sheets" if not arguments else f"sheets {canonical_json(arguments)}"[:500]
+    tags = {
+        "mm.kind": "report",
+        "mm.report": kind,
+        "mm.design": report.design.name,
+        "mm.design_id": report.design.id,
+        "mlflow.note.content": digest(report),
+    }
+    run_id = tracking.create_run(store, "report", tags)
+    try:
+        tracking.log_files(store, run_id, report_files(report))
+        deltas = {f"delta_all/{row.metric}": row.delta_all for row in report.summary}
+        finite = {key: value for key, value in deltas.items() if math.isfinite(value)}
+        tracking.log(store, run_id, metrics=finite)
+    except BaseException:
+        tracking.finish(store, run_id, "FAILED")
+        raise
+    tracking.finish(store, run_id)
+    tracking.supersede(store, run_id, kind)
+    return run_id
+
+
+def save(folder: Path, report: Report) -> list[str]:
+    """Write the report's files below ``folder`` and nothing to MLflow; returns their paths."""
+    return tracking.write_files(folder, report_files(report))
+
+
+def status(frame: Frame) -> dict[str, list[dict[str, Any]]]:
+    """Which planned cells are there, failed, missing; and what else the experiment holds."""
+    cells: dict[str, list[dict[str, Any]]] = {
+        "planned": [],
+        "finished": [],
+        "failed": [],
+        "missing": [],
+    }
+    for cell_id in map(str, frame.cells.index):
+        row = frame.cells.loc[cell_id].to_dict()
+        entry = {
+            "cell": cell_id,
+            "name": row["label"],
+            "axes": frame.axes.loc[cell_id].to_dict(),
+            "seed": int(row["seed"]),
+        }
+        state = "finished" if row["status"] in {"ok", "diverged"} else row["status"]
+        attempts = [
+            {"run_id": run.run_id, "status": run.status, "reason": run.tags.get("mm.killed")}
+            for run in frame.attempts.get(cell_id, ())
+        ]
+        detail = {"run_id": row["run_id"]} if row["run_id"] else {}
+        if state != "finished" and attempts:
+            detail["attempts"] = attempts
+        cells["planned"].append(entry)
+        cells[state].append({**entry, **detail})
+    return {
+        **cells,
+        "extra": [_brief(run) for run in (*frame.extra, *frame.mismatched)],
+        "foreign": [_brief(run) for run in frame.foreign],
+        "duplicates": [
+            {"cell": d.cell, "counted": d.counted, "others": list(d.others)}
+            for d in frame.duplicates
+        ],
+    }
+
+
+def _brief(run: RawRun) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "status": run.status,
+        "cell": run.tags.get("mm.cell"),
+        "params": dict(run.params),
+    }

@@ -1,0 +1,274 @@
+"""From what MLflow returns, strings, to typed cells: which are there, which are not, and why.
+
+:func:`conform` is the only door: after it, levels are typed, each planned cell has one status, and
+everything that was left out is named.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from mm_mlflow.design import Cell, Design, Scalar, canonical_json
+from mm_mlflow.errors import InvalidInput, unknown
+
+Status = Literal["ok", "missing", "failed", "diverged", "excluded"]
+
+SCHEMA = "1"
+
+
+@dataclass(frozen=True)
+class RawRun:
+    """One run as MLflow returns it.
+
+    Attributes:
+        start_time, end_time: milliseconds since 1970; ``end_time`` is None while it runs.
+        records: per metric key, what ``metrics.json`` says of it (empty for other programs' runs).
+        checks: sentences that self-checks left with the run.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    start_time: int
+    end_time: int | None
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    checks: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str | None:
+        """``mm.kind``; None for runs of other programs."""
+        return self.tags.get("mm.kind")
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the run took, training and evaluation."""
+        return None if self.end_time is None else (self.end_time - self.start_time) / 1000
+
+
+@dataclass(frozen=True)
+class ExperimentRef:
+    """An experiment's id and name."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A cell that several FINISHED runs have: the latest counts."""
+
+    cell: str
+    counted: str
+    others: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """Planned cells and the runs that fill them.
+
+    Attributes:
+        experiment: where the runs are.
+        cells: one row per planned cell, by cell id: ``label``, ``seed``, ``status``, ``run_id``,
+            ``run_name``, ``seconds``.
+        axes: one row per planned cell: the typed level of every axis.
+        values: one row per planned cell, one column per metric key; NaN where there is no value.
+        records: per metric key, what ``metrics.json`` says of it.
+        conflicts: metric keys whose runs disagree about parameters, with a run of either side.
+        duplicates, extra, foreign, mismatched: what else was found (see :func:`conform`).
+        attempts: per cell id, runs that were tried and did not finish.
+        checks: per run id, sentences that self-checks left.
+        environments: distinct ``mm.env`` tags of the counted runs, with how many carry each.
+        within: the width of the accuracy band that :meth:`near_best` kept, or None.
+    """
+
+    experiment: ExperimentRef
+    cells: pd.DataFrame
+    axes: pd.DataFrame
+    values: pd.DataFrame
+    records: Mapping[str, Mapping[str, Any]]
+    conflicts: Mapping[str, tuple[str, str]]
+    duplicates: tuple[Duplicate, ...]
+    extra: tuple[RawRun, ...]
+    foreign: tuple[RawRun, ...]
+    mismatched: tuple[RawRun, ...]
+    attempts: Mapping[str, tuple[RawRun, ...]]
+    checks: Mapping[str, tuple[str, ...]]
+    environments: Mapping[str, int]
+    within: float | None = None
+
+    @property
+    def counted(self) -> pd.Series:
+        """Booleans by cell id: cells that a run fills, healthy or not."""
+        return self.cells["status"].isin(["ok", "diverged"])
+
+    @property
+    def metrics(self) -> list[str]:
+        """Metric keys that have a sheet by default: those of ``metrics.json`` in their order, then
+        any other that is not about the training itself (``system/*``, ``train_*``)."""
+        known = [key for key in self.records if key in self.values]
+        others = sorted(set(map(str, self.values)) - set(known))
+        return known + [key for key in others if not key.startswith(("system/", "train_"))]
+
+    def __getitem__(self, mask: pd.Series) -> Frame:
+        """The same plan with only the runs where ``mask`` (booleans by cell id) is true; the other
+        runs are ``excluded``, which is not the same as missing."""
+        dropped = self.counted & ~mask.reindex(self.cells.index, fill_value=False)
+        cells = self.cells.copy()
+        cells.loc[dropped, "status"] = "excluded"
+        values = self.values.copy()
+        values.loc[dropped] = np.nan
+        return replace(self, cells=cells, values=values)
+
+    def near_best(self, width: float, metric: str = "accuracy") -> Frame:
+        """Only runs whose ``metric`` is at most ``width`` below the best: multiplicity is about
+        models of similar accuracy (Section 1).
+
+        Raises:
+            InvalidInput: ``width`` is not in [0, 1], or no run has the metric.
+        """
+        if not 0 <= width <= 1:
+            raise InvalidInput(
+                f"within {width!r} is not allowed: a fraction from 0 to 1 (0.01 is a point)"
+            )
+        if metric not in self.values:
+            raise unknown("metric", metric, self.metrics)
+        values = self.values[metric]
+        # 1e-12: 0.95 - 0.94 is a hair above 0.01 in binary, and such a run belongs to the band.
+        return replace(self[values >= values.max() - width - 1e-12], within=width)
+
+    def require(self, metric: str) -> None:
+        """Refuse a metric that no counted run has, naming the nearest."""
+        if metric not in self.values:
+            raise unknown("metric", metric, self.metrics)
+
+
+def conform(
+    runs: Sequence[RawRun],
+    design: Design,
+    experiment: ExperimentRef,
+    dataset: str | None = None,
+) -> Frame:
+    """Match runs to the planned cells of ``design`` by cell id.
+
+    Only runs of kind ``cell`` that are FINISHED count; of several, the latest (the others are
+    ``duplicates``). A cell with attempts of which none finished is ``failed`` if one FAILED, else
+    ``missing``. Cells that the plan lacks are ``extra``; runs of other programs whose params name a
+    planned cell are ``foreign``. With ``dataset`` (a training digest), finished cells with another
+    one are ``mismatched`` and do not count.
+    """
+    plan = {cell.id: cell for cell in design.cells()}
+    finished: dict[str, list[RawRun]] = {}
+    attempts: dict[str, list[RawRun]] = {}
+    extra, foreign, mismatched = [], [], []
+    for run in runs:
+        cell_id = run.tags.get("mm.cell", "")
+        if run.kind is None:
+            if _names_a_cell(run, design):
+                foreign.append(run)
+        elif run.kind != "cell" or run.tags.get("mm.schema") != SCHEMA:
+            continue
+        elif cell_id not in plan:
+            extra.append(run)
+        elif run.status != "FINISHED":
+            attempts.setdefault(cell_id, []).append(run)
+        elif dataset is not None and run.tags.get("mm.dataset") != dataset:
+            mismatched.append(run)
+        else:
+            finished.setdefault(cell_id, []).append(run)
+    for same in finished.values():
+        same.sort(key=lambda run: (run.end_time or 0, run.start_time, run.run_id), reverse=True)
+    chosen = {cell_id: same[0] for cell_id, same in finished.items()}
+    records, conflicts = _merge_records([chosen[cell_id] for cell_id in plan if cell_id in chosen])
+    index = pd.Index(plan, name="cell")
+    return Frame(
+        experiment=experiment,
+        cells=pd.DataFrame(
+            [
+                _row(cell, chosen.get(cell_id), attempts.get(cell_id, []))
+                for cell_id, cell in plan.items()
+            ],
+            index=index,
+            dtype=object,  # pandas would turn None into NaN
+        ),
+        axes=pd.DataFrame([dict(cell.axes) for cell in plan.values()], index=index, dtype=object),
+        values=_values(plan, chosen),
+        records=records,
+        conflicts=conflicts,
+        duplicates=tuple(
+            Duplicate(cell_id, same[0].run_id, tuple(run.run_id for run in same[1:]))
+            for cell_id, same in finished.items()
+            if len(same) > 1
+        ),
+        extra=tuple(extra),
+        foreign=tuple(foreign),
+        mismatched=tuple(mismatched),
+        attempts={cell_id: tuple(tried) for cell_id, tried in attempts.items()},
+        checks={run.run_id: run.checks for run in chosen.values() if run.checks},
+        environments=Counter(run.tags.get("mm.env", "unknown") for run in chosen.values()),
+    )
+
+
+def _row(cell: Cell, run: RawRun | None, attempts: list[RawRun]) -> dict[str, Any]:
+    status: Status
+    if run is not None:
+        status = "diverged" if run.tags.get("mm.health", "").startswith("diverged") else "ok"
+    else:
+        status = "failed" if any(tried.status == "FAILED" for tried in attempts) else "missing"
+    return {
+        "label": cell.label,
+        "seed": cell.seed,
+        "status": status,
+        "run_id": run.run_id if run else None,
+        "run_name": run.name if run else None,
+        "seconds": run.seconds if run else None,
+    }
+
+
+def _values(plan: Mapping[str, Cell], chosen: Mapping[str, RawRun]) -> pd.DataFrame:
+    keys = sorted({key for run in chosen.values() for key in run.metrics})
+    rows = [
+        [chosen[cell_id].metrics.get(key, np.nan) if cell_id in chosen else np.nan for key in keys]
+        for cell_id in plan
+    ]
+    # MLflow returns infinities as the largest float (seen): neither is a value that a sheet can hold.
+    values = np.array(rows, dtype=float).reshape(len(plan), len(keys))
+    values[~np.isfinite(values) | (np.abs(values) >= 1.797e308)] = np.nan
+    return pd.DataFrame(values, index=pd.Index(plan, name="cell"), columns=keys)
+
+
+def _merge_records(
+    runs: Sequence[RawRun],
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, tuple[str, str]]]:
+    """The first run's record of every key, and the keys about which a later run disagrees."""
+    records: dict[str, Mapping[str, Any]] = {}
+    source: dict[str, tuple[str, str]] = {}
+    conflicts: dict[str, tuple[str, str]] = {}
+    for run in runs:
+        for key, record in run.records.items():
+            text = canonical_json(record)
+            first_run, first_text = source.setdefault(key, (run.run_id, text))
+            records.setdefault(key, record)
+            if text != first_text:
+                conflicts.setdefault(key, (first_run, run.run_id))
+    return records, conflicts
+
+
+def _names_a_cell(run: RawRun, design: Design) -> bool:
+    """Whether a run of another program has the params of a planned cell."""
+    try:
+        levels: dict[str, Scalar] = {
+            axis.name: axis.level(run.params[axis.name]).name for axis in design.axes
+        }
+        seed = int(run.params["seed"])
+    except (KeyError, ValueError):  # InvalidInput is a ValueError
+        return False
+    return design.cell(levels, seed).id in {cell.id for cell in design.cells()}

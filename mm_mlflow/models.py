@@ -1,0 +1,169 @@
+"""Architectures by name. Inputs are images in [0, 1]; normalisation lives inside the model.
+
+A new architecture is a function and a line in ``MODELS``, or a third party's entry point in the
+group ``mm_mlflow.models``: ``(channels, size, classes, **arguments) -> nn.Module``, where ``size`` is
+the height and width of an image in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mm_mlflow import registry
+from mm_mlflow.errors import InvalidInput
+from mm_mlflow.split import Split
+
+GROUP = "mm_mlflow.models"
+MODELS = {
+    "mlp": "mm_mlflow.models:mlp",
+    "conv": "mm_mlflow.models:conv",
+    "resnet8": "mm_mlflow.models:resnet8",
+}
+_HEADER = "mm_mlflow"  # one key only: safetensors writes several in varying order
+
+
+class Classifier(nn.Module):
+    """Normalise per channel, then classify: ``(n, C, H, W)`` in [0, 1] to ``(n, classes)`` logits."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        # Part of the header, not of the weights. A constant channel is shifted, not scaled.
+        scale = [value or 1.0 for value in std]
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(scale).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of a batch."""
+        logits: Tensor = self.network((images - self.mean) / self.std)
+        return logits
+
+
+def specification(name: str, arguments: Mapping[str, Any], split: Split) -> dict[str, Any]:
+    """All that it takes to build a model for the images of ``split``, JSON-able."""
+    channels, height, width = split.images.shape[1:]
+    return {
+        "architecture": name,
+        "arguments": dict(arguments),
+        "channels": channels,
+        "size": [height, width],
+        "classes": list(split.class_names),
+        "mean": list(split.mean),
+        "std": list(split.std),
+    }
+
+
+def build(spec: Mapping[str, Any]) -> Classifier:
+    """A model with fresh weights, drawn from torch's global generator.
+
+    Raises:
+        InvalidInput: an unknown architecture, or arguments that it does not take.
+    """
+    make = registry.resolve("architecture", spec["architecture"], MODELS, GROUP)
+    try:
+        network = make(
+            spec["channels"], tuple(spec["size"]), len(spec["classes"]), **spec["arguments"]
+        )
+    except TypeError as error:
+        raise InvalidInput(f"architecture {spec['architecture']!r}: {error}") from error
+    return Classifier(network, spec["mean"], spec["std"])
+
+
+def to_bytes(model: nn.Module, spec: Mapping[str, Any]) -> bytes:
+    """``model.safetensors``: the weights, with ``spec`` as JSON in the header."""
+    # cpu().contiguous(): channels-last weights would otherwise be refused
+    tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    header = {_HEADER: json.dumps(dict(spec), sort_keys=True)}
+    data: bytes = safetensors.torch.save(tensors, metadata=header)
+    return data
+
+
+def from_bytes(data: bytes) -> tuple[Classifier, dict[str, Any]]:
+    """The model and its specification from ``model.safetensors``; nothing is unpickled.
+
+    Raises:
+        InvalidInput: not a file of ours, or truncated.
+    """
+    try:
+        length = int.from_bytes(data[:8], "little")
+        spec = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_HEADER])
+        tensors = safetensors.torch.load(data)
+    except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise InvalidInput(f"model.safetensors cannot be read: {error!r}") from error
+    with torch.random.fork_rng(devices=[]):
+        model = build(spec)
+    model.load_state_dict(tensors)
+    return model.eval(), spec
+
+
+def mlp(
+    channels: int, size: tuple[int, int], classes: int, hidden: Sequence[int] = (256, 128)
+) -> nn.Module:
+    """A multilayer net: flatten, hidden layers with ReLU, a linear head."""
+    widths = [channels * size[0] * size[1], *hidden]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+
+
+def conv(channels: int, _size: tuple[int, int], classes: int, width: int = 16) -> nn.Module:
+    """Two 3 x 3 convolutions with batch norm and pooling, then a linear head: 6k parameters for
+    8 x 8 RGB digits at width 16."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(width, 2 * width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(2 * width),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveMaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(8 * width, classes),
+    )
+
+
+class _BasicBlock(nn.Module):
+    """He et al., Deep residual learning (CVPR 2016), with a 1 x 1 convolution where shapes differ."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(after)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or before != after:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = functional.relu(self.bn1(self.conv1(x)))
+        return functional.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+
+
+def resnet8(channels: int, _size: tuple[int, int], classes: int, width: int = 8) -> nn.Module:
+    """A residual net for small images, one basic block per stage (6n + 2 layers with n = 1)."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        _BasicBlock(width, width, 1),
+        _BasicBlock(width, 2 * width, 2),
+        _BasicBlock(2 * width, 4 * width, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4 * width, classes),
+    )

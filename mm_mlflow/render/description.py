@@ -1,0 +1,55 @@
+"""The report run's description: Markdown that MLflow shows on the run's first page."""
+
+from __future__ import annotations
+
+from mm_mlflow.render import words
+from mm_mlflow.render.index import bound, healthy, mean_sd, ratio
+from mm_mlflow.render.md import escape, table
+from mm_mlflow.report import Report, SummaryRow
+
+LIMIT = 7_400  # MLflow cuts tags at 8,000 characters; DESIGN allows 7,500 for this one
+HEAD = ("Metric", "Examples", "Runs", "Mean ± sd", "Δall", "× accuracy")
+
+
+def digest(report: Report) -> str:
+    """Title, notes, summary table and where to look, cut to :data:`LIMIT` characters."""
+    name = escape(words.clip(words.clean(report.experiment.name), 200))
+    top = [
+        f"# Multiplicity of {name}",
+        "",
+        f"{words.plural(report.counted, 'run')} of {report.planned:,} planned. Open **index.html** "
+        "under Artifacts: every sheet on one page. Single sheets are in `sheets/`, all values in "
+        "`cells.csv`.",
+        "",
+    ]
+    notes = [f"- {escape(words.clip(words.clean(note), 300))}" for note in report.notes[:8]]
+    if left := len(report.notes) - len(notes):
+        notes.append(f"- … and {words.plural(left, 'more note')} in index.html.")
+    bottom = [
+        "",
+        "Values in percent and Δall (highest minus lowest value) in points, where a metric is a "
+        "fraction. Small groups and larger ranges vary more by chance alone.",
+    ]
+    head, rule, *rows = table(HEAD, map(_row, report.summary))
+    room = LIMIT - sum(len(line) + 1 for line in [*top, *notes, "", head, rule, *bottom]) - 60
+    kept = []
+    for row in rows:
+        room -= len(row) + 1
+        if room < 0:
+            break
+        kept.append(row)
+    if left := len(rows) - len(kept):
+        bottom[:0] = ["", f"… and {words.plural(left, 'more metric')}: see index.html."]
+    return "\n".join([*top, *notes, "", head, rule, *kept, *bottom]) + "\n"
+
+
+def _row(row: SummaryRow) -> list[str]:
+    without = healthy(row)
+    return [
+        escape(words.clip(words.clean(row.title), 80)),
+        words.NOTHING if row.n_examples is None else f"{row.n_examples:,}",
+        f"{row.n_runs:,}",
+        mean_sd(row),
+        f"**{bound(row, row.delta_all)}**" + (f" ({without} without diverged runs)" if without else ""),
+        ratio(row),
+    ]

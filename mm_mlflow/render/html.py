@@ -1,0 +1,203 @@
+"""A sheet as HTML: one self-contained page, or a fragment for notebooks and for the report's page.
+
+No script, nothing external: MLflow shows pages in a sandboxed frame of about 650 px. Everything that
+comes from MLflow is a stranger's and is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from pathlib import Path
+
+from mm_mlflow.render import shades
+from mm_mlflow.render.words import HOLES
+from mm_mlflow.render.view import Delta, Entry, Row, SheetView, TableView, view
+from mm_mlflow.sheet import Sheet
+
+FULL_WIDTH = 606  # px: what MLflow's pane leaves; wider tables scroll, and take a whole line
+LONG_LABEL = 36  # longer ones are cut after three lines
+DELTA_ALL = "Δ<sub>all</sub>"
+DELTA_MAX = "Δ<sub>max</sub>"
+
+
+def render(sheet: Sheet) -> bytes:
+    """The sheet as a page of its own."""
+    shown = view(sheet)
+    return page(shown.title, _sheet(shown, level=1)).encode()
+
+
+def fragment(sheet: Sheet) -> str:
+    """The sheet with its styles, to stand inside another page such as a notebook."""
+    return f'<div class="mm"><style>{style()}</style>{_sheet(view(sheet), level=3)}</div>'
+
+
+def section(sheet: Sheet, level: int) -> str:
+    """The sheet without styles, its heading at ``level``; the page must have :func:`style`."""
+    return _sheet(view(sheet), level)
+
+
+def page(title: str, body: str) -> str:
+    """A whole document around ``body``, which is HTML already."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)} – multiplicity</title><style>{style()}</style></head>\n"
+        f'<body class="mm"><main>{body}</main></body></html>\n'
+    )
+
+
+@cache
+def style() -> str:
+    """The style sheet, with the shades for light and dark surroundings."""
+    return (
+        Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+        + shades.css(".mm", shades.LIGHT)
+        + "@media (prefers-color-scheme:dark){"
+        + shades.css(".mm", shades.DARK)
+        + "}"
+    )
+
+
+def _sheet(sheet: SheetView, level: int) -> str:
+    return "".join(_parts(sheet, level))
+
+
+def _parts(sheet: SheetView, level: int) -> Iterator[str]:
+    yield f'<p class="eyebrow">Multiplicity sheet</p><h{level}>{escape(sheet.title)}</h{level}>'
+    if sheet.metric != sheet.title.lower():
+        yield f'<p class="key"><code>{escape(sheet.metric)}</code></p>'
+    yield f'<div class="head">{_delta_all(sheet)}<div class="lead">'
+    yield f'<p class="say">{escape(sheet.delta_words)}</p><p>{escape(sheet.lead)}</p></div></div>'
+    if sheet.notices:
+        items = "".join(f"<li>{escape(text)}</li>" for text in sheet.notices)
+        yield f'<ul class="notes">{items}</ul>'
+    yield _scale(sheet)
+    widths = _widths(sheet)
+    least = min(FULL_WIDTH, max((widths.table(len(t.seeds)) for t in sheet.tables), default=0))
+    yield f'<div class="tables" style="--least:{least}px">'
+    for table in sheet.tables:
+        yield from _table(sheet, table, widths)
+    yield "</div>"
+    if sheet.legend:
+        items = "".join(f"<dt>{escape(m)}</dt><dd>{escape(t)}</dd>" for m, t in sheet.legend)
+        yield f'<dl class="legend">{items}</dl>'
+
+
+def _delta_all(sheet: SheetView) -> str:
+    unit = f" {sheet.numbers.points_word}" if sheet.numbers.points_word else ""
+    healthy = sheet.delta_all.healthy
+    without = f"<em>{escape(healthy)} without †</em>" if healthy else ""
+    return (
+        f'<div class="all"><b>{escape(sheet.delta_all.text)}</b>'
+        f"<span>{DELTA_ALL}{',' if unit else ''}{unit}</span>{without}</div>"
+    )
+
+
+def _scale(sheet: SheetView) -> str:
+    if not sheet.scale:
+        return f'<p class="scale">{escape(sheet.unit)}</p>'
+    low, high = map(escape, sheet.scale)
+    ramp = "".join(f'<i class="s{i}"></i>' for i in range(shades.STEPS))
+    marked = any(e.end for t in sheet.tables for row in t.rows for e in row.entries)
+    ends = '<span><span class="endmark">&nbsp;</span> lowest and highest value</span>'
+    return (
+        f'<div class="scale"><span>{low}<span class="ramp">{ramp}</span>{high}</span>'
+        f"{ends if marked else ''}<span>{escape(sheet.unit)}</span></div>"
+    )
+
+
+@dataclass(frozen=True)
+class _Widths:
+    """Widths of columns in px, the same in every table of a sheet."""
+
+    label: int
+    cell: int
+    mean: int
+    delta: int
+
+    def table(self, seeds: int) -> int:
+        """What a table needs."""
+        return self.label + seeds * self.cell + self.mean + self.delta
+
+
+def _widths(sheet: SheetView) -> _Widths:
+    rows = [row for table in sheet.tables for row in table.rows]
+    columns = [delta for table in sheet.tables for delta in table.deltas]
+    labels = [len(row.label) + 9 * row.default for row in rows]
+    cell = max(
+        50,
+        8 * _longest(e.text for row in rows for e in row.entries if e.status not in HOLES) + 6,
+        7 * _longest(e.text for row in rows for e in row.entries if e.status in HOLES) + 6,
+        15 * _longest(part for d in columns for part in (d.text, d.healthy)) // 2 + 6,
+    )
+    mean = max(94, 7 * _longest(row.mean_sd for row in rows) + 14)
+    last = max(90, 9 * _longest(row.delta.text for row in rows) + 16)
+    # A label wraps before the table scrolls.
+    seeds = max((len(table.seeds) for table in sheet.tables), default=1)
+    room = FULL_WIDTH - seeds * cell - mean - last
+    label = max(118, min(150, 8 * max(labels, default=0) + 8, room))
+    return _Widths(label, cell, mean, last)
+
+
+def _longest(texts: Iterable[str | None]) -> int:
+    return max((len(text or "") for text in texts), default=0)
+
+
+def _table(sheet: SheetView, table: TableView, widths: _Widths) -> Iterator[str]:
+    seeds, title = len(table.seeds), escape(table.title)
+    width = widths.table(seeds)
+    wide = " wide" if width > FULL_WIDTH else ""
+    yield f'<div class="box{wide}" role="region" tabindex="0" aria-label="{title}">'
+    yield f'<table class="grid" style="min-width:{width}px"><caption>{title}</caption>'
+    yield f'<colgroup><col><col span="{seeds}" style="width:{widths.cell}px">'
+    yield f'<col style="width:{widths.mean}px"><col style="width:{widths.delta}px"></colgroup>'
+    yield f'<thead><tr><th scope="col">{escape(sheet.seed_word)}</th>'
+    for seed in table.seeds:
+        yield f'<th scope="col" class="c">{escape(seed)}</th>'
+    yield '<th scope="col">Mean ± sd</th>'
+    yield f'<th scope="col">{DELTA_MAX}<br>over {escape(sheet.seed_word.lower())}s</th>'
+    yield "</tr></thead><tbody>"
+    for row in table.rows:
+        yield _row(row)
+    yield f'</tbody><tfoot><tr><th scope="row">{DELTA_MAX} over levels</th>'
+    yield "".join(_delta(delta) for delta in table.deltas)
+    yield "<td></td><td></td></tr></tfoot></table></div>"
+
+
+def _row(row: Row) -> str:
+    tag = ' <span class="tag">default</span>' if row.default else ""
+    kind = ' class="default"' if row.default else ""
+    long = " long" if len(row.label) > LONG_LABEL else ""
+    name = f'<span class="name{long}" title="{escape(row.raw)}">{escape(row.label)}</span>'
+    return (
+        f'<tr{kind}><th scope="row">{name}{tag}</th>'
+        f"{''.join(map(_entry, row.entries))}"
+        f'<td class="m">{escape(row.mean_sd)}</td>{_delta(row.delta)}</tr>'
+    )
+
+
+def _entry(entry: Entry) -> str:
+    kinds = ["v"]
+    if entry.position is not None:
+        kinds.append(f"s{shades.step(entry.position)}")
+    elif entry.status == "diverged":
+        kinds.append("diverged")
+    else:
+        kinds.append("hole")
+    if entry.end:
+        kinds.append("end")
+    hover = f' title="{escape(entry.run)}"' if entry.run else ""
+    return f'<td class="{" ".join(kinds)}"{hover}>{escape(entry.text)}</td>'
+
+
+def _delta(delta: Delta) -> str:
+    without = f"<small>{escape(delta.bracketed)}</small>" if delta.bracketed else ""
+    return f'<td class="d">{escape(delta.text)}{without}{bar(delta.share)}</td>'
+
+
+def bar(share: float) -> str:
+    """A thin bar as wide as ``share`` (in [0, 1]) of its cell."""
+    return f'<i class="bar" style="width:{100 * share:.0f}%"></i>' if share > 0 else ""

@@ -1,0 +1,143 @@
+"""The report's page: everything about one experiment, in reading order, without a script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from html import escape
+
+from mm_mlflow.design import Axis
+from mm_mlflow.render import words
+from mm_mlflow.render.html import DELTA_ALL, bar, page, section
+from mm_mlflow.report import Report, SummaryRow
+
+WHAT = (
+    "The same task, trained many times with different choices and seeds: this report shows how far "
+    "apart the resulting models lie, one sheet per metric."
+)
+RATIO = (
+    "“× accuracy” is Δall as a multiple of accuracy's. Small groups vary more by chance alone, and so "
+    "do larger ranges (over more runs): a ratio above 1 is not by itself a finding."
+)
+
+
+def render(report: Report) -> bytes:
+    """``index.html`` of a report."""
+    return page(report.experiment.name, "".join(_parts(report))).encode()
+
+
+def bound(row: SummaryRow, value: float) -> str:
+    """A Δ of ``row`` with its mark, where it is a lower bound."""
+    mark = f"{words.LOWER_BOUND} " if math.isfinite(value) and not row.complete else ""
+    return mark + _numbers(row).value(value)
+
+
+def ratio(row: SummaryRow) -> str:
+    """Δ over all as a multiple of accuracy's."""
+    return words.NOTHING if row.ratio is None else f"{row.ratio:.2f}"
+
+
+def mean_sd(row: SummaryRow) -> str:
+    """Mean and standard deviation over all runs."""
+    return _numbers(row).mean_sd(row.mean, row.sd)
+
+
+def healthy(row: SummaryRow) -> str | None:
+    """Δ over all without diverged runs, where that is another number."""
+    one, other = row.delta_all, row.delta_all_healthy
+    return None if one == other or not math.isfinite(one) else bound(row, other)
+
+
+def _numbers(row: SummaryRow) -> words.Numbers:
+    ends = (row.low[2], row.high[2]) if row.low and row.high else (row.mean, row.mean)
+    return words.numbers(row.unit, *ends)
+
+
+def _parts(report: Report) -> Iterator[str]:
+    name = escape(words.clean(report.experiment.name))
+    yield f'<p class="eyebrow">Multiplicity report</p><h1>{name}</h1>'
+    yield f'<p style="margin-top:8px">{WHAT}</p>'
+    yield '<nav aria-label="Contents"><a href="#summary">Summary</a><a href="#design">Design</a>'
+    number = words.plural(len(report.sheets), "sheet")
+    yield f'<a href="#sheets">{number[:1].upper()}{number[1:]}</a></nav>'
+    if report.notes:
+        notes = "".join(f"<li>{escape(words.clean(note))}</li>" for note in report.notes)
+        yield f'<ul class="notes">{notes}</ul>'
+    yield from _summary(report)
+    yield from _design(report)
+    yield '<section class="part" id="sheets"><h2>Sheets</h2>'
+    for i, sheet in enumerate(report.sheets):
+        yield f'<section class="sheet" id="sheet-{i}">{section(sheet, level=3)}'
+        yield '<p class="up"><a href="#summary">Back to the summary</a></p></section>'
+    yield "</section>"
+    yield '<p class="foot">Beside this page: summary.csv and summary.json, cells.csv with every value '
+    yield "of every run, and each sheet as html, png, pdf, csv, tex, md and json under sheets/.</p>"
+
+
+def _summary(report: Report) -> Iterator[str]:
+    yield '<section class="part" id="summary"><h2>Summary</h2>'
+    yield '<div class="box" role="region" tabindex="0" aria-label="Summary">'
+    yield '<table class="summary"><thead><tr><th scope="col">Metric</th>'
+    yield '<th scope="col">Examples</th><th scope="col">Runs</th><th scope="col">Mean ± sd</th>'
+    yield f'<th scope="col">{DELTA_ALL}</th><th scope="col">× accuracy</th></tr></thead>'
+    comparable = [row.delta_all for row in report.summary if row.unit == "fraction"]
+    widest = max((value for value in comparable if math.isfinite(value)), default=0.0)
+    for i, row in enumerate(report.summary):
+        yield _row(i, row, widest)
+    yield "</table></div>"
+    if comparable:
+        yield f'<p class="aside">Values in percent, {DELTA_ALL} in points (percentage points): '
+        yield "the highest minus the lowest value over all runs, each run counted once.</p>"
+    if any(row.ratio is not None for row in report.summary):
+        yield f'<p class="aside">{RATIO}</p>'
+    yield "</section>"
+
+
+def _row(i: int, row: SummaryRow, widest: float) -> str:
+    how = _numbers(row)
+    examples = words.NOTHING if row.n_examples is None else f"{row.n_examples:,}"
+    ends = "".join(
+        f'<span title="run {escape(end[0])}">{word} <b>{how.with_unit(end[2])}</b> '
+        f"{escape(words.clip(words.clean(end[1]), 80))}</span>"
+        for word, end in (("lowest", row.low), ("highest", row.high))
+        if end
+    )
+    without = healthy(row)
+    small = f"<small>{without} without diverged runs</small>" if without else ""
+    share = row.delta_all / widest if row.unit == "fraction" and widest > 0 else 0.0
+    title = words.clip(words.clean(row.title), 160).replace(" = ", "\u00a0=\u00a0")
+    return (
+        f'<tbody><tr><th scope="row"><a class="name" href="#sheet-{i}">{escape(title)}</a></th>'
+        f"<td>{examples}</td><td>{row.n_runs:,}</td><td>{mean_sd(row)}</td>"
+        f'<td class="d">{bound(row, row.delta_all)}{small}{bar(share)}</td><td>{ratio(row)}</td></tr>'
+        f'<tr><td class="runs" colspan="6">{ends}</td></tr></tbody>'
+    )
+
+
+def _design(report: Report) -> Iterator[str]:
+    design = report.design
+    layout = {
+        "star": "one axis at a time around the default configuration",
+        "factorial": "every combination of levels",
+    }[design.layout]
+    seeds = ", ".join(map(str, design.seeds[:12])) + (", …" if len(design.seeds) > 12 else "")
+    facts = [
+        ("Dataset", escape(words.clean(design.dataset.name))),
+        *((escape(words.axis_label(axis.name)), _levels(axis, report)) for axis in design.axes),
+        ("Seeds", f"{len(design.seeds):,} ({seeds})"),
+        ("Layout", f"{layout}: {words.plural(report.planned, 'planned run')}"),
+        ("Counted", f"{words.plural(report.counted, 'run')} of {report.planned:,}"),
+        ("Design", f"{escape(words.clean(design.name))} <code>{design.id[:12]}</code>"),
+    ]
+    items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in facts)
+    yield '<section class="part" id="design"><h2>Design</h2>'
+    yield f'<dl class="facts">{items}</dl></section>'
+
+
+def _levels(axis: Axis, report: Report) -> str:
+    default = report.design.default_levels[axis.name]
+    labels = zip(axis.names, words.level_labels(axis.names), strict=True)
+    return ", ".join(
+        f"<b>{escape(label)}</b> (default)" if level == default else escape(label)
+        for level, label in labels
+    )

@@ -1,0 +1,75 @@
+"""A sheet as GitHub-flavoured Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from mm_mlflow.render import words
+from mm_mlflow.render.view import Entry, Row, SheetView, TableView, view
+from mm_mlflow.sheet import Sheet
+
+
+def render(sheet: Sheet) -> bytes:
+    """The sheet as one Markdown document."""
+    return ("\n".join(_lines(view(sheet))) + "\n").encode()
+
+
+def escape(text: object) -> str:
+    """``text`` as Markdown that shows as itself, in a table cell too."""
+    plain = words.clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # "://" and "www." would become links by themselves, "@name" a mention, "#1" an issue.
+    plain = re.sub(r"([\\`*_{}\[\]#|~$])", r"\\\1", plain)
+    plain = plain.replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
+    return plain.replace("@", "&#64;")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> Iterator[str]:
+    """Lines of a table of cells that are Markdown already; ``left`` columns are aligned left."""
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'|'.join([':--'] * left + ['--:'] * (len(head) - left))}|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _lines(sheet: SheetView) -> Iterator[str]:
+    yield f"# {escape(sheet.title)}"
+    yield ""
+    unit = f" {sheet.numbers.points_word}".rstrip()
+    healthy = sheet.delta_all.healthy
+    without = f" ({healthy} without {words.DIVERGED_MARK})" if healthy else ""
+    yield f"**Δall {sheet.delta_all.text}{unit}**{without}. {escape(sheet.delta_words)}"
+    yield ""
+    if sheet.lead:
+        yield escape(sheet.lead)
+        yield ""
+    for notice in sheet.notices:
+        yield f"- {escape(notice)}"
+    if sheet.notices:
+        yield ""
+    yield sheet.unit
+    for part in sheet.tables:
+        yield ""
+        yield from _table(sheet, part)
+    if sheet.legend:
+        yield ""
+        yield "; ".join(f"{mark}: {meaning}" for mark, meaning in sheet.legend) + "."
+
+
+def _table(sheet: SheetView, part: TableView) -> Iterator[str]:
+    yield f"## {escape(part.title)}"
+    yield ""
+    seed = escape(sheet.seed_word)
+    head = [seed, *map(escape, part.seeds), "mean ± sd", f"Δmax over {seed.lower()}s"]
+    last = ["Δmax over levels", *(delta.whole for delta in part.deltas), "", ""]
+    yield from table(head, [*map(_row, part.rows), last])
+
+
+def _row(row: Row) -> list[str]:
+    label = escape(row.label)
+    first = f"**{label}** (default)" if row.default else label
+    return [first, *map(_entry, row.entries), row.mean_sd, row.delta.whole]
+
+
+def _entry(entry: Entry) -> str:
+    return f"**{entry.text}**" if entry.end else entry.text

@@ -1,0 +1,246 @@
+"""A report: every sheet of an experiment, the summary over metrics, and what readers must know."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mm_mlflow.design import Design
+from mm_mlflow.errors import InvalidInput
+from mm_mlflow.frame import ExperimentRef, Frame
+from mm_mlflow.sheet import Sheet, build_sheet
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One metric over all distinct runs.
+
+    Attributes:
+        n_examples: test examples behind each value, None if unknown.
+        ratio: Δall divided by that of accuracy, None where that is unknown or 0. A larger ratio is
+            also what a smaller ``n_examples`` gives by chance.
+        low, high: the runs at the ends: ``(run id, run name, value)``; None below two runs.
+    """
+
+    metric: str
+    title: str
+    n_examples: int | None
+    n_runs: int
+    mean: float
+    sd: float
+    delta_all: float
+    delta_all_healthy: float
+    complete: bool
+    unit: str
+    ratio: float | None
+    low: tuple[str, str, float] | None
+    high: tuple[str, str, float] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, NaN as null."""
+        plain: dict[str, Any] = {
+            k: None if isinstance(v, float) and math.isnan(v) else v for k, v in vars(self).items()
+        }
+        for end in ("low", "high"):
+            if plain[end] is not None:
+                plain[end] = dict(zip(("run_id", "run_name", "value"), plain[end], strict=True))
+        return plain
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Everything that a report run holds, before any rendering.
+
+    Attributes:
+        planned, counted: planned cells, and how many of them a run fills.
+        sheets: one per metric, accuracy first.
+        summary: one row per sheet, in the same order.
+        cells: tidy: run, configuration, seed, metric, value; each run once.
+        notes: sentences about holes, duplicates, checks and environments, the gravest first.
+    """
+
+    experiment: ExperimentRef
+    design: Design
+    planned: int
+    counted: int
+    sheets: tuple[Sheet, ...]
+    summary: tuple[SummaryRow, ...]
+    cells: pd.DataFrame
+    notes: tuple[str, ...]
+
+    def slug(self, metric: str) -> str:
+        """The folder of a metric's sheet."""
+        return slugs([sheet.metric for sheet in self.sheets])[metric]
+
+
+def slugs(keys: Sequence[str]) -> dict[str, str]:
+    """A folder name per metric key: "/" as "__", and six hex digits wherever two would collide."""
+    plain = {key: re.sub(r"[^A-Za-z0-9_.-]", "_", key.replace("/", "__"))[:120] for key in keys}
+    # Case-folded: some artifact stores do not tell a from A.
+    count = Counter(value.lower() for value in plain.values())
+    return {
+        key: f"{value}-{hashlib.sha256(key.encode()).hexdigest()[:6]}"
+        if count[value.lower()] > 1 or set(value) <= {"."}
+        else value
+        for key, value in plain.items()
+    }
+
+
+def build_report(
+    frame: Frame,
+    design: Design,
+    metrics: Iterable[str] = (),
+    *,
+    axes: Sequence[str] = (),
+    mixed: bool = False,
+) -> Report:
+    """Sheets of ``metrics`` (all by default) with their summary and notes.
+
+    Raises:
+        InvalidInput: no planned cell has a run, or as :func:`build_sheet`.
+    """
+    counted = frame.counted
+    if not counted.any():
+        raise InvalidInput(
+            f"experiment {frame.experiment.name!r} holds no finished cell of design {design.name!r} "
+            f"({len(counted)} planned)"
+        )
+    sheets = [
+        build_sheet(frame, design, metric, axes=axes, mixed=mixed)
+        for metric in (list(metrics) or frame.metrics)
+    ]
+    # The reference of every ratio is there even where its own sheet was not asked for.
+    reference = (
+        float(build_sheet(frame, design, "accuracy", mixed=True).delta_all)
+        if "accuracy" in frame.values
+        else math.nan
+    )
+    return Report(
+        experiment=frame.experiment,
+        design=design,
+        planned=len(counted),
+        counted=int(counted.sum()),
+        sheets=tuple(sheets),
+        summary=tuple(_summary(sheet, frame, reference) for sheet in sheets),
+        cells=_tidy(frame, [sheet.metric for sheet in sheets]),
+        notes=tuple(_notes(frame, sheets)),
+    )
+
+
+def _summary(sheet: Sheet, frame: Frame, reference: float) -> SummaryRow:
+    names = frame.cells.set_index("run_id")["run_name"]
+    low = high = None
+    if sheet.delta_all_runs and sheet.ends:
+        low, high = (
+            (run_id, str(names[run_id]), value)
+            for run_id, value in zip(sheet.delta_all_runs, sheet.ends, strict=True)
+        )
+    known = sheet.unit == "fraction" and math.isfinite(reference) and reference > 0
+    return SummaryRow(
+        metric=sheet.metric,
+        title=sheet.title,
+        n_examples=sheet.n_examples,
+        n_runs=sheet.n_runs,
+        mean=sheet.mean,
+        sd=sheet.sd,
+        delta_all=sheet.delta_all,
+        delta_all_healthy=sheet.delta_all_healthy,
+        complete=sheet.complete,
+        unit=sheet.unit,
+        ratio=sheet.delta_all / reference if known and math.isfinite(sheet.delta_all) else None,
+        low=low,
+        high=high,
+    )
+
+
+def _tidy(frame: Frame, metrics: Sequence[str]) -> pd.DataFrame:
+    counted = frame.cells[frame.counted]
+    configuration = counted["label"].str.rsplit(" seed=", n=1).str[0]
+    wide = frame.axes.loc[counted.index].assign(
+        run_id=counted["run_id"], configuration=configuration, seed=counted["seed"], status=counted["status"]
+    )  # fmt: skip
+    order = ["run_id", "configuration", *frame.axes.columns, "seed", "status"]
+    parts = [
+        wide[order].assign(metric=metric, value=frame.values.loc[counted.index, metric])
+        for metric in metrics
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
+    notes = []
+    status = frame.cells["status"].value_counts()
+    for word, meaning in [
+        ("missing", "no finished run"),
+        ("failed", "runs that all failed"),
+    ]:
+        if number := int(status.get(word, 0)):
+            labels = frame.cells.loc[frame.cells["status"] == word, "label"].tolist()
+            notes.append(
+                f"Incomplete: {number} of {len(frame.cells)} planned cells have {meaning}, so every "
+                f"Δ is a lower bound ({_some(labels)})."
+            )
+    if number := int(status.get("diverged", 0)):
+        labels = frame.cells.loc[frame.cells["status"] == "diverged", "label"].tolist()
+        notes.append(
+            f"Diverged: {number} runs gave losses or logits that are not finite; they are marked, "
+            f"and Δ is given with and without them ({_some(labels)})."
+        )
+    if frame.within is not None:
+        notes.append(
+            f"Only runs within {100 * frame.within:g} points of the best accuracy are shown; "
+            f"{int(status.get('excluded', 0))} were left out on purpose."
+        )
+    if frame.mismatched:
+        digests = sorted({run.tags.get("mm.dataset", "none")[:12] for run in frame.mismatched})
+        notes.append(
+            f"{len(frame.mismatched)} finished runs were trained on other data (digest "
+            f"{', '.join(digests)}) and do not count."
+        )
+    if frame.duplicates:
+        notes.append(
+            f"{len(frame.duplicates)} cells have more than one finished run; the latest counts."
+        )
+    if frame.extra:
+        notes.append(f"{len(frame.extra)} runs belong to no planned cell and are not shown.")
+    notes += [
+        f"{sheet.title}: runs measured with different parameters are mixed here."
+        for sheet in sheets
+        if sheet.mixed
+    ]
+    found = Counter(text for texts in frame.checks.values() for text in texts)
+    for text, number in sorted(found.items()):
+        notes.append(f"Self-check, {number} of {int(frame.counted.sum())} runs: {text}")
+    if changed := _environments(frame.environments):
+        notes.append(f"Runs were made in different environments: {changed}.")
+    return notes
+
+
+def _some(labels: Sequence[str], limit: int = 6) -> str:
+    more = f", and {len(labels) - limit} more" if len(labels) > limit else ""
+    return ", ".join(labels[:limit]) + more
+
+
+def _environments(environments: Mapping[str, int]) -> str:
+    """What differs between ``mm.env`` tags, and which values it takes; empty if nothing does."""
+    parsed: list[dict[str, Any]] = []
+    for text in environments:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = {"environment": text}
+        parsed.append(value if isinstance(value, dict) else {"environment": text})
+    parts = []
+    for key in sorted({key for environment in parsed for key in environment}):
+        values = sorted({str(environment.get(key, "unknown")) for environment in parsed})
+        if len(values) > 1:
+            parts.append(f"{key} {' / '.join(values)}")
+    return "; ".join(parts)

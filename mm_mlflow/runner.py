@@ -1,0 +1,517 @@
+"""Run one cell (train, evaluate, log), and run a design (planned minus finished, on the engine)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import platform
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+import mm_mlflow
+from mm_mlflow import datasets, engine, models, sampling, tracking, training
+from mm_mlflow.design import Cell, Design
+from mm_mlflow.evaluation import Evaluation, Task, evaluate, metric_records, plan
+from mm_mlflow.frame import RawRun
+from mm_mlflow.split import Split
+from mm_mlflow.tracking import Store
+
+# Imported by new workers while the driver still plans; torch.optim pulls in torch._dynamo only when
+# the first optimizer is made (1.2 s, seen).
+PRELOAD = ("mm_mlflow.runner", "torch._dynamo")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell to be done; small, because it travels to a worker.
+
+    Attributes:
+        sweep: id of the sweep run, None for a single training.
+        dataset: digest of the training split that a finished cell must have.
+        run_id: a bare project run that is to be the cell, or None for a new one.
+    """
+
+    store: Store
+    design: Design
+    cell: Cell
+    sweep: str | None
+    dataset: str
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What became of a cell.
+
+    Attributes:
+        status: ``trained``, ``present`` (somebody had finished it meanwhile) or ``failed``.
+        started, ended: seconds since 1970; ``busy`` are the seconds of training and evaluation.
+        error: one line, where it failed.
+    """
+
+    label: str
+    run_id: str | None
+    status: Literal["trained", "present", "failed"]
+    started: float
+    ended: float
+    busy: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep did. ``killed`` are abandoned attempts of earlier sweeps that it marked."""
+
+    store: Store
+    run_id: str
+    planned: int
+    present: int
+    cells: tuple[CellResult, ...]
+    killed: int
+    notes: tuple[str, ...]
+
+    @property
+    def failed(self) -> list[CellResult]:
+        """Cells that ended FAILED."""
+        return [cell for cell in self.cells if cell.status == "failed"]
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What all cells of a design share: its data and the metrics to take."""
+
+    splits: Mapping[str, Split]
+    tasks: tuple[Task, ...]
+
+    @property
+    def train(self) -> Split:
+        """The training split."""
+        return self.splits["train"]
+
+    @property
+    def evaluated(self) -> dict[str, Split]:
+        """The splits on which something is measured."""
+        return {task.split.name: task.split for task in self.tasks}
+
+
+def prepare(design: Design) -> Material:
+    """Open the data of a bound design and check every name and parameter in it, before any training.
+
+    Raises:
+        InvalidInput: the first thing that is not allowed.
+    """
+    splits = datasets.open_splits(design.dataset)
+    tasks = plan(design.interventions, splits, datasets.open_splits)
+    for settings in {
+        cell.training.model_dump_json(): cell.training for cell in design.cells()
+    }.values():
+        training.check(settings, splits["train"])
+    return Material(splits, tuple(tasks))
+
+
+@lru_cache(maxsize=4)
+def _material(design_json: str) -> Material:
+    design = Design.model_validate_json(design_json)
+    splits = datasets.open_splits(design.dataset)
+    return Material(splits, tuple(plan(design.interventions, splits, datasets.open_splits)))
+
+
+# ---- one cell ----
+
+
+def run_cell(job: Job) -> CellResult:
+    """Train, evaluate and log one cell, unless MLflow says that it is finished.
+
+    A failure ends the run FAILED with its traceback as an artifact and is returned, not raised.
+    """
+    torch.set_num_threads(1)
+    started = time.time()
+    store, cell = job.store, job.cell
+    for run in tracking.runs_of_cell(store, cell.id):
+        if tracking.is_finished(run, job.dataset):
+            return CellResult(cell.label, run.run_id, "present", started, time.time())
+        if reason := tracking.abandoned(run, job.sweep):
+            tracking.kill(store, run, reason)
+    run_id = _start(job)
+    clock = _Clock()
+    try:
+        with tracking.heartbeat(store, run_id):
+            _work(job, run_id, clock)
+    except Exception as error:  # noqa: BLE001 - whatever went wrong is a result: the sweep goes on
+        text = traceback.format_exc()
+        tracking.log_files(store, run_id, iter([("traceback.txt", text.encode())]))
+        tracking.finish(store, run_id, "FAILED")
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        return CellResult(cell.label, run_id, "failed", started, time.time(), error=line)
+    except BaseException:  # interrupted: not a failure of the cell
+        tracking.finish(store, run_id, "KILLED")
+        raise
+    return CellResult(cell.label, run_id, "trained", started, time.time(), clock.busy)
+
+
+class _Clock:
+    """Seconds of training and evaluation of one cell."""
+
+    train = 0.0
+    evaluate = 0.0
+
+    @property
+    def busy(self) -> float:
+        return self.train + self.evaluate
+
+    @contextlib.contextmanager
+    def measure(self, name: Literal["train", "evaluate"]) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        setattr(self, name, time.perf_counter() - start)
+
+
+def _start(job: Job) -> str:
+    tags = {
+        "mm.kind": "cell",
+        "mm.cell": job.cell.id,
+        "mm.design": job.design.name,
+        "mm.design_id": job.design.id,
+        "mm.dataset": job.dataset,
+        "mm.worker": tracking.worker_name(),
+        "mm.heartbeat": str(tracking.now_ms()),
+        "mm.env": environment(),
+    }
+    if job.sweep is not None:
+        tags["mm.sweep"] = job.sweep
+    params = tracking.cell_params(job.cell)
+    if job.run_id is not None:
+        params = tracking.missing_params(job.store, job.run_id, job.cell, job.design)
+    run_id = tracking.create_run(job.store, job.cell.label, tags, job.run_id)
+    tracking.log(job.store, run_id, params=params)
+    return run_id
+
+
+def _work(job: Job, run_id: str, clock: _Clock) -> None:
+    store, cell = job.store, job.cell
+    material = _material(job.design.model_dump_json())
+    if material.train.digest != job.dataset:
+        raise RuntimeError(
+            f"this worker's training data has digest {material.train.digest[:12]}, "
+            f"the sweep's {job.dataset[:12]}: do they share the dataset's folder and cache?"
+        )
+    log_inputs(store, run_id, job.design, material)
+    device = default_device()
+    with clock.measure("train"):
+        trained = training.train(cell, material.train, device=device)
+    with clock.measure("evaluate"):
+        evaluation = evaluate(trained.model, material.tasks, device=device)
+    tracking.log_files(store, run_id, _cell_files(job, trained, evaluation, material))
+    tracking.log(
+        store,
+        run_id,
+        metrics={
+            **evaluation.values,
+            "system/train_seconds": clock.train,
+            "system/evaluate_seconds": clock.evaluate,
+        },
+        series={"train_loss": trained.losses},
+        tags={"mm.health": _health(trained, evaluation)},
+    )
+    tracking.finish(store, run_id)
+
+
+def _health(trained: training.Trained, evaluation: Evaluation) -> str:
+    """``ok`` or ``diverged``, and what self-checks found; cut short, the whole is in metrics.json."""
+    reasons = [trained.diverged] if trained.diverged else []
+    diverged = bool(reasons) or evaluation.health == "diverged"
+    found = [*reasons, *evaluation.checks["failed"]]
+    return "; ".join(["diverged" if diverged else "ok", *found])[:500]
+
+
+def _cell_files(
+    job: Job, trained: training.Trained, evaluation: Evaluation, material: Material
+) -> Iterator[tuple[str, bytes]]:
+    cell, keep = job.cell, job.design.keep
+    document = {**cell.canonical(), "locations": cell.dataset.locations or {}}
+    yield "cell.json", json.dumps(document, indent=1, sort_keys=True).encode()
+    if keep.weights == "all":
+        yield "model.safetensors", models.to_bytes(trained.model, trained.specification)
+    folder = f"evaluations/{evaluation.id}"
+    yield f"{folder}/predictions.parquet", predictions(evaluation, material, keep.logits)
+    records = {
+        "schema": 1,
+        "metrics": metric_records(material.tasks),
+        "batch_size": evaluation.batch_size,
+        "checks": evaluation.checks,
+    }
+    yield f"{folder}/metrics.json", json.dumps(records, indent=1).encode()
+    if job.sweep is None:
+        yield "examples.parquet", examples(material.evaluated)
+
+
+def predictions(
+    evaluation: Evaluation, material: Material, logits: Literal["float32", "float16", "none"]
+) -> bytes:
+    """``predictions.parquet``: split, example_id, label, logits, and one column of outcomes per metric
+    that float32 logits alone do not give (null for examples that the metric is not over)."""
+    tables = []
+    for name, split in material.evaluated.items():
+        columns: dict[str, pa.Array] = {
+            "split": pa.array([name] * len(split)),
+            "example_id": pa.array(split.example_ids.tolist()),
+            "label": pa.array(split.labels),
+        }
+        if logits != "none":
+            values = evaluation.logits[name].astype(logits)
+            flat = pa.array(values.ravel())
+            columns["logits"] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(
+                pa.list_(flat.type)  # splits may differ in their number of classes
+            )
+        for task in material.tasks:
+            if logits != "float32" or task.stored:
+                column = np.full(len(split), np.nan)
+                if task.split.name == name:
+                    column[task.indices] = evaluation.outcomes[task.key]
+                columns[task.key] = pa.array(column, mask=np.isnan(column))
+        tables.append(pa.table(columns))
+    return _parquet(pa.concat_tables(tables))
+
+
+def examples(splits: Mapping[str, Split]) -> bytes:
+    """``examples.parquet``: split, digest, example_id, label, class and one column per group attribute."""
+    attributes = sorted({attribute for split in splits.values() for attribute in split.groups})
+    tables = []
+    for name, split in splits.items():
+        columns = {
+            "split": pa.array([name] * len(split)),
+            "digest": pa.array([split.digest] * len(split)),
+            "example_id": pa.array(split.example_ids.tolist()),
+            "label": pa.array(split.labels),
+            "class_name": pa.array([split.class_names[label] for label in split.labels]),
+        }
+        for attribute in attributes:
+            values = split.groups.get(attribute)
+            columns[f"group:{attribute}"] = (
+                pa.array(values.tolist())
+                if values is not None
+                else pa.nulls(len(split), pa.string())
+            )
+        tables.append(pa.table(columns))
+    return _parquet(pa.concat_tables(tables))
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def log_inputs(store: Store, run_id: str, design: Design, material: Material) -> None:
+    """Record the data that a run saw."""
+    splits = {"train": material.train, **material.evaluated}
+    for name, split in splits.items():
+        tracking.log_dataset(
+            store,
+            run_id,
+            name=design.dataset.name if name in material.splits else name,
+            digest=split.digest,
+            context="training" if name == "train" else name,
+            profile={"split": name, "examples": len(split), "shape": list(split.images.shape[1:])},
+        )
+
+
+def default_device() -> str:
+    """``cuda`` where there is one, else ``cpu``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@lru_cache(maxsize=1)
+def environment() -> str:
+    """``mm.env``: what may change the bits of a result, as JSON."""
+    return json.dumps(
+        {
+            "mm_mlflow": mm_mlflow.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": version("torchvision"),
+            "numpy": np.__version__,
+            "device": torch.cuda.get_device_name() if default_device() == "cuda" else "cpu",
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "threads": 1,
+            "git_commit": _git_commit(),
+        }
+    )
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", os.fspath(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no input
+    except OSError:
+        return None  # no git on this machine
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+# ---- a design ----
+
+
+def run_design(
+    design: Design,
+    store: Store,
+    material: Material,
+    *,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    smoke: bool = False,
+    on_start: Callable[[Sequence[Cell], int, Sequence[str]], None] = lambda *_: None,
+    on_result: Callable[[CellResult], None] = lambda _: None,
+) -> SweepResult:
+    """Train every planned cell of a bound design that has no FINISHED run in the experiment.
+
+    ``material`` is what :func:`prepare` returned for the design.
+    ``on_start`` is told the cells to do, how many are planned, and notes; ``on_result`` each result.
+    The sweep run is written first: it holds the design, and logs the dataset inputs before workers
+    do (two workers that log one new dataset at once race: seen).
+    """
+    cells = sampling.enumerate_cells(design)
+    runs = tracking.read_runs(store)
+    todo, notes = remaining(cells, runs, material.train.digest)
+    notes += advice(design, material.train)
+    killed = _kill_abandoned(store, runs, {cell.id for cell in cells})
+    run_id = _start_sweep(design, store, material, smoke=smoke)
+    tracking.mark_launcher(store, run_id)
+    on_start(todo, len(cells), notes)
+    results: list[CellResult] = []
+    status = "KILLED"
+    try:
+        with tracking.heartbeat(store, run_id):
+            for result in _work_off(design, store, run_id, material, todo, jobs, scheduler):
+                results.append(result)
+                on_result(result)
+        status = "FAILED" if any(result.status == "failed" for result in results) else "FINISHED"
+    finally:
+        for run in tracking.running_cells(store, run_id):
+            tracking.kill(store, run, "its worker was lost, or the sweep was interrupted")
+        counts = {"planned": len(cells), "present": len(cells) - len(todo)}
+        for word in ("trained", "failed"):
+            counts[word] = sum(result.status == word for result in results)
+        tracking.log(store, run_id, metrics={f"cells/{key}": n for key, n in counts.items()})
+        tracking.finish(store, run_id, status)
+    present = len(cells) - len(todo)
+    return SweepResult(store, run_id, len(cells), present, tuple(results), killed, tuple(notes))
+
+
+def _work_off(
+    design: Design,
+    store: Store,
+    run_id: str,
+    material: Material,
+    todo: Sequence[Cell],
+    jobs: int | None,
+    scheduler: str | None,
+) -> Iterator[CellResult]:
+    """The results of ``todo`` as they come; no workers are started for nothing."""
+    if not todo:
+        return
+    # Long cells first, so that no worker ends alone with a long one.
+    kinds = {cell.configuration: cell.training for cell in todo}
+    cost = {name: training.cost(settings, material.train) for name, settings in kinds.items()}
+    todo = sorted(todo, key=lambda cell: cost[cell.configuration], reverse=True)
+    items = [
+        (f"{cell.id}-{run_id}", Job(store, design, cell, run_id, material.train.digest))
+        for cell in todo
+    ]
+    labels = {key: job.cell.label for key, job in items}
+    with engine.workers(jobs, scheduler, PRELOAD) as client:
+        for key, result in engine.run(client, run_cell, items):
+            yield _lost(labels[key], result) if isinstance(result, BaseException) else result
+
+
+def remaining(
+    cells: Sequence[Cell], runs: Sequence[RawRun], dataset: str
+) -> tuple[list[Cell], list[str]]:
+    """The cells that no FINISHED run has, and a note for cells finished on other data."""
+    done = {run.tags.get("mm.cell") for run in runs if tracking.is_finished(run, dataset)}
+    todo = [cell for cell in cells if cell.id not in done]
+    ids = {cell.id for cell in todo}
+    other = [
+        run for run in runs
+        if run.kind == "cell" and run.status == "FINISHED" and run.tags.get("mm.cell") in ids
+    ]  # fmt: skip
+    notes = []
+    if other:
+        digests = sorted({run.tags.get("mm.dataset", "none")[:12] for run in other})
+        notes.append(
+            f"{len({run.tags['mm.cell'] for run in other})} cells have runs on other training data "
+            f"(digest {', '.join(digests)}; now {dataset[:12]}): they are trained again"
+        )
+    return todo, notes
+
+
+def advice(design: Design, split: Split) -> list[str]:
+    """Sentences about settings of the design that are known to train badly."""
+    sentences: dict[str, None] = {}
+    for cell in design.cells():
+        for sentence in training.advice(cell.training, len(split)):
+            sentences.setdefault(f"{cell.configuration}: {sentence}", None)
+    return list(sentences)
+
+
+def _kill_abandoned(store: Store, runs: Sequence[RawRun], planned: set[str]) -> int:
+    number = 0
+    for run in runs:
+        ours = run.kind == "sweep" or run.tags.get("mm.cell") in planned
+        if ours and (reason := tracking.abandoned(run)):
+            tracking.kill(store, run, reason)
+            number += 1
+    return number
+
+
+def _start_sweep(design: Design, store: Store, material: Material, *, smoke: bool) -> str:
+    tags = {
+        "mm.kind": "sweep",
+        "mm.design": design.name,
+        "mm.design_id": design.id,
+        "mm.dataset": material.train.digest,
+        "mm.worker": tracking.worker_name(),
+        "mm.heartbeat": str(tracking.now_ms()),
+        "mm.env": environment(),
+    }
+    if smoke:
+        tags["mm.smoke"] = "true"
+    name = f"sweep {design.name}" + (" (smoke)" if smoke else "")
+    run_id = tracking.create_run(store, name, tags, tracking.project_run(store))
+    log_inputs(store, run_id, design, material)
+    files = [
+        ("design.yaml", design.dump().encode()),
+        ("examples.parquet", examples(material.evaluated)),
+    ]
+    tracking.log_files(store, run_id, iter(files))
+    return run_id
+
+
+def _lost(label: str, error: BaseException) -> CellResult:
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return CellResult(label, None, "failed", time.time(), time.time(), error=line)
+
+
+def train_one(design: Design, store: Store, material: Material, cell: Cell) -> CellResult:
+    """Train a single cell of a bound design in this process, without a sweep.
+
+    Under ``mlflow run`` the project run is the cell, where it lies in the experiment.
+    """
+    job = Job(store, design, cell, None, material.train.digest, tracking.project_run(store))
+    result = run_cell(job)
+    if result.run_id is not None:
+        tracking.mark_launcher(store, result.run_id)
+    return result

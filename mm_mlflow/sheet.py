@@ -1,0 +1,323 @@
+"""Multiplicity sheets (Section 2.2): one table per axis, level by seed, and their Δ.
+
+Three levels of readability: the raw values; Δmax of every row and column, the largest minus the
+smallest value in it; Δmax over the whole sheet. A :class:`Sheet` holds fractions; percent, decimals
+and emphasis live in ``render``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from mm_mlflow.design import Design, Scalar
+from mm_mlflow.design import Table as TablePlan
+from mm_mlflow.errors import InvalidInput, unknown
+from mm_mlflow.frame import Duplicate, ExperimentRef, Frame, Status
+
+
+def delta(values: np.ndarray, axis: int | None = None) -> Any:
+    """Δmax: largest minus smallest value, NaN ignored; NaN where fewer than two values are."""
+    finite = np.isfinite(values)
+    high = np.where(finite, values, -np.inf).max(axis=axis, initial=-np.inf)
+    low = np.where(finite, values, np.inf).min(axis=axis, initial=np.inf)
+    enough = finite.sum(axis=axis) >= 2
+    return np.where(enough, np.where(enough, high, 0) - np.where(enough, low, 0), np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class SheetTable:
+    """One table: the levels of one axis by seeds, all other axes at their default.
+
+    Attributes:
+        axis: name of the axis.
+        levels: names of the levels, top to bottom; ``default`` is the index of the default one.
+        seeds: seeds, left to right.
+        values: ``(levels, seeds)`` float64, NaN where there is none.
+        status: ``(levels, seeds)`` of ``ok | missing | failed | diverged | excluded``.
+        run_ids, run_names: ``(levels, seeds)``, None where no run counts.
+    """
+
+    axis: str
+    levels: tuple[Scalar, ...]
+    default: int
+    seeds: tuple[int, ...]
+    values: np.ndarray
+    status: tuple[tuple[Status, ...], ...]
+    run_ids: tuple[tuple[str | None, ...], ...]
+    run_names: tuple[tuple[str | None, ...], ...]
+
+    @property
+    def healthy(self) -> np.ndarray:
+        """``values`` without diverged cells."""
+        return np.where(np.array(self.status) == "ok", self.values, np.nan)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """``(levels,)`` mean over seeds, NaN where there is no value."""
+        return np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan
+                         for row in self.values])  # fmt: skip
+
+    @property
+    def sd(self) -> np.ndarray:
+        """``(levels,)`` standard deviation over seeds (ddof 1), NaN below two values."""
+        rows = [row[np.isfinite(row)] for row in self.values]
+        return np.array([row.std(ddof=1) if len(row) > 1 else np.nan for row in rows])
+
+    @property
+    def delta_by_level(self) -> np.ndarray:
+        """``(levels,)`` Δmax of each row: what changing the seed alone does."""
+        return np.asarray(delta(self.values, axis=1))
+
+    @property
+    def delta_by_seed(self) -> np.ndarray:
+        """``(seeds,)`` Δmax of each column: what changing the level alone does."""
+        return np.asarray(delta(self.values, axis=0))
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """Multiplicity of one metric over one experiment.
+
+    Attributes:
+        metric: metric key; ``title`` is the same for people.
+        intervention: name of the intervention, None for metrics of other programs.
+        description: one plain sentence that says what the number is.
+        parameters: what ``metrics.json`` says of the metric.
+        unit: ``fraction`` (shown as percent) or ``raw``.
+        default: the default configuration.
+        n_examples: how many examples each value is over, if known.
+        n_runs: distinct runs with a value: the default row of the paper's star is one row.
+        complete: False if a planned cell has no value: every Δ is then a lower bound.
+        delta_all: Δmax over all distinct runs, NaN below two; ``delta_all_healthy`` leaves out
+            diverged ones.
+        delta_all_runs: ids of the runs at the low and the high end, None below two.
+        mean, sd: over all distinct runs.
+        within: only runs this close to the best accuracy were kept, or None.
+        missing: planned cells without a run, with their status.
+    """
+
+    metric: str
+    title: str
+    intervention: str | None
+    description: str
+    parameters: Mapping[str, Any]
+    unit: Literal["fraction", "raw"]
+    higher_is_better: bool
+    experiment: ExperimentRef
+    design_id: str
+    layout: str
+    default: Mapping[str, Scalar]
+    seed_axis: str
+    n_examples: int | None
+    n_runs: int
+    complete: bool
+    delta_all: float
+    delta_all_healthy: float
+    delta_all_runs: tuple[str, str] | None
+    ends: tuple[float, float] | None
+    mean: float
+    sd: float
+    within: float | None
+    mixed: bool
+    tables: tuple[SheetTable, ...]
+    missing: tuple[Mapping[str, Any], ...]
+    duplicates: tuple[Duplicate, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``sheet.json``; its JSON Schema is ``render/sheet.schema.json``."""
+        return {
+            "schema": 1,
+            "metric": self.metric,
+            "title": self.title,
+            "description": self.description,
+            "intervention": self.intervention,
+            "parameters": dict(self.parameters),
+            "unit": self.unit,
+            "higher_is_better": self.higher_is_better,
+            "experiment": {"id": self.experiment.id, "name": self.experiment.name},
+            "design_id": self.design_id,
+            "layout": self.layout,
+            "default": dict(self.default),
+            "seed_axis": self.seed_axis,
+            "n_examples": self.n_examples,
+            "n_runs": self.n_runs,
+            "complete": self.complete,
+            "within": self.within,
+            "mixed": self.mixed,
+            "mean": _plain(self.mean),
+            "sd": _plain(self.sd),
+            "delta_all": _plain(self.delta_all),
+            "delta_all_healthy": _plain(self.delta_all_healthy),
+            "delta_all_runs": list(self.delta_all_runs) if self.delta_all_runs else None,
+            "tables": [_table_dict(table) for table in self.tables],
+            "missing": [dict(cell) for cell in self.missing],
+            "duplicates": [
+                {"cell": d.cell, "counted": d.counted, "others": list(d.others)}
+                for d in self.duplicates
+            ],
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per table entry: axis, level, seed, value, status, run_id.
+
+        The default row stands in every table of a star, so a run may occur several times here;
+        ``n_runs`` counts each once.
+        """
+        return pd.DataFrame(
+            [
+                (
+                    table.axis,
+                    level,
+                    seed,
+                    table.values[i, j],
+                    table.status[i][j],
+                    table.run_ids[i][j],
+                )
+                for table in self.tables
+                for i, level in enumerate(table.levels)
+                for j, seed in enumerate(table.seeds)
+            ],
+            columns=["axis", "level", "seed", "value", "status", "run_id"],
+        )
+
+    def _repr_html_(self) -> str:
+        from mm_mlflow.render.html import fragment
+
+        return fragment(self)
+
+
+def build_sheet(
+    frame: Frame,
+    design: Design,
+    metric: str,
+    *,
+    axes: Sequence[str] = (),
+    mixed: bool = False,
+) -> Sheet:
+    """The sheet of ``metric`` over the cells that ``design`` plans.
+
+    ``axes`` picks tables (all by default); Δ over the whole sheet is over all planned runs anyway.
+
+    Raises:
+        InvalidInput: no run has the metric; an axis that the design lacks; runs that disagree about
+            the metric's parameters, unless ``mixed``.
+    """
+    frame.require(metric)
+    if metric in frame.conflicts and not mixed:
+        one, other = frame.conflicts[metric]
+        raise InvalidInput(
+            f"metric {metric!r}: runs {one} and {other} were measured with different parameters; "
+            "--mixed shows them in one sheet all the same"
+        )
+    names = [axis.name for axis in design.axes]
+    for name in axes:
+        if name not in names:
+            raise unknown("axis", name, names)
+    record = frame.records.get(metric, {})
+    values = frame.values[metric].where(frame.counted)
+    healthy = values.where(frame.cells["status"] == "ok")
+    finite = values.dropna()
+    ends = (str(finite.idxmin()), str(finite.idxmax())) if len(finite) > 1 else None
+    run_ids = frame.cells["run_id"]
+    statuses = [_status(*pair) for pair in zip(frame.cells["status"], values, strict=True)]
+    return Sheet(
+        metric=metric,
+        title=str(record.get("title", metric)),
+        intervention=record.get("intervention"),
+        description=str(record.get("description", f"The metric {metric} as it was logged.")),
+        parameters=record,
+        unit="fraction" if record.get("unit") == "fraction" else "raw",
+        higher_is_better=bool(record.get("higher_is_better", True)),
+        experiment=frame.experiment,
+        design_id=design.id,
+        layout=design.layout,
+        default=design.default_levels,
+        seed_axis="seed",
+        n_examples=record.get("n"),
+        n_runs=len(finite),
+        complete=not {"missing", "failed"} & set(statuses),
+        delta_all=float(delta(values.to_numpy())),
+        delta_all_healthy=float(delta(healthy.to_numpy())),
+        delta_all_runs=(run_ids[ends[0]], run_ids[ends[1]]) if ends else None,
+        ends=(float(finite[ends[0]]), float(finite[ends[1]])) if ends else None,
+        mean=float(finite.mean()) if len(finite) else math.nan,
+        sd=float(finite.std(ddof=1)) if len(finite) > 1 else math.nan,
+        within=frame.within,
+        mixed=metric in frame.conflicts,
+        tables=tuple(
+            _table(plan, design, frame, values)
+            for plan in design.tables()
+            if not axes or plan.axis.name in axes
+        ),
+        missing=tuple(
+            {**_levels(frame, cell), "seed": int(seed), "status": status}
+            for cell, seed, status in zip(
+                map(str, frame.cells.index), frame.cells["seed"], statuses, strict=True
+            )
+            if status in {"missing", "failed"}
+        ),
+        duplicates=frame.duplicates,
+    )
+
+
+def _levels(frame: Frame, cell: str) -> dict[str, Scalar]:
+    return {str(axis): level for axis, level in frame.axes.loc[cell].to_dict().items()}
+
+
+def _status(status: Status, value: float) -> Status:
+    """A run that counts but lacks this one metric leaves a hole in this one sheet."""
+    return "missing" if status in {"ok", "diverged"} and not math.isfinite(value) else status
+
+
+def _table(plan: TablePlan, design: Design, frame: Frame, values: pd.Series) -> SheetTable:
+    rows = [[cell.id for cell in row] for row in plan.cells]
+    grid = np.array([[values[cell] for cell in row] for row in rows], dtype=float)
+
+    def column(name: str) -> list[list[Any]]:
+        return [[frame.cells.at[cell, name] for cell in row] for row in rows]
+
+    return SheetTable(
+        axis=plan.axis.name,
+        levels=plan.axis.names,
+        default=plan.axis.names.index(design.default_levels[plan.axis.name]),
+        seeds=plan.seeds,
+        values=grid,
+        status=tuple(
+            tuple(_status(status, value) for status, value in zip(*pair, strict=True))
+            for pair in zip(column("status"), grid, strict=True)
+        ),
+        run_ids=tuple(map(tuple, column("run_id"))),
+        run_names=tuple(map(tuple, column("run_name"))),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """NumPy to JSON: NaN is null."""
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value]
+    return float(value) if math.isfinite(value) else None
+
+
+def _table_dict(table: SheetTable) -> dict[str, Any]:
+    return {
+        "axis": table.axis,
+        "levels": list(table.levels),
+        "default": table.default,
+        "seeds": list(table.seeds),
+        "values": _plain(table.values),
+        "status": [list(row) for row in table.status],
+        "run_ids": [list(row) for row in table.run_ids],
+        "run_names": [list(row) for row in table.run_names],
+        "mean": _plain(table.mean),
+        "sd": _plain(table.sd),
+        "delta_by_level": _plain(table.delta_by_level),
+        "delta_by_seed": _plain(table.delta_by_seed),
+        "delta_by_level_healthy": _plain(np.asarray(delta(table.healthy, axis=1))),
+        "delta_by_seed_healthy": _plain(np.asarray(delta(table.healthy, axis=0))),
+    }
