@@ -76,6 +76,7 @@ def publish(store: Store, report: Report, arguments: dict[str, Any]) -> str:
         tracking.finish(store, run_id, "FAILED")
         raise
     tracking.finish(store, run_id)
+    tracking.mark_launcher(store, run_id)
     tracking.supersede(store, run_id, kind)
     return run_id
 

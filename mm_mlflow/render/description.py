@@ -9,6 +9,14 @@ from mm_mlflow.report import Report, SummaryRow
 
 LIMIT = 7_400  # MLflow cuts tags at 8,000 characters; DESIGN allows 7,500 for this one
 HEAD = ("Metric", "Examples", "Runs", "Mean ± sd", "Δall", "× accuracy")
+WHERE = (
+    "Open **index.html** under Artifacts: every sheet on one page. Single sheets are in `sheets/`, "
+    "all values in `cells.csv`."
+)
+UNITS = (
+    "Values in percent and Δall (highest minus lowest value) in points, where a metric is a "
+    "fraction. Small groups and larger ranges vary more by chance alone."
+)
 
 
 def digest(report: Report) -> str:
@@ -17,9 +25,7 @@ def digest(report: Report) -> str:
     top = [
         f"# Multiplicity of {name}",
         "",
-        f"{words.plural(report.counted, 'run')} of {report.planned:,} planned. Open **index.html** "
-        "under Artifacts: every sheet on one page. Single sheets are in `sheets/`, all values in "
-        "`cells.csv`.",
+        f"{words.plural(report.counted, 'run')} of {report.planned:,} planned. {WHERE}",
         "",
     ]
     notes = [f"- {escape(words.clip(words.clean(note), 300))}" for note in report.notes[:8]]
@@ -27,8 +33,7 @@ def digest(report: Report) -> str:
         notes.append(f"- … and {words.plural(left, 'more note')} in index.html.")
     bottom = [
         "",
-        "Values in percent and Δall (highest minus lowest value) in points, where a metric is a "
-        "fraction. Small groups and larger ranges vary more by chance alone.",
+        UNITS,
     ]
     head, rule, *rows = table(HEAD, map(_row, report.summary))
     room = LIMIT - sum(len(line) + 1 for line in [*top, *notes, "", head, rule, *bottom]) - 60
@@ -50,6 +55,7 @@ def _row(row: SummaryRow) -> list[str]:
         words.NOTHING if row.n_examples is None else f"{row.n_examples:,}",
         f"{row.n_runs:,}",
         mean_sd(row),
-        f"**{bound(row, row.delta_all)}**" + (f" ({without} without diverged runs)" if without else ""),
+        f"**{bound(row, row.delta_all)}**"
+        + (f" ({without} without diverged runs)" if without else ""),
         ratio(row),
     ]

@@ -95,7 +95,7 @@ def save(sheet: Sheet, kind: str) -> bytes:
     return stream.getvalue()
 
 
-def _settings() -> dict[str, Any]:
+def _settings() -> Any:
     # A user's matplotlibrc must not change a report. Type 3 fonts are three times as fast to embed
     # as type 42 (0.13 against 0.37 s a sheet), and their text is searchable too.
     return {"pdf.fonttype": 3, "text.usetex": False, "savefig.bbox": None, "path.sketch": None}
@@ -110,7 +110,7 @@ def _columns(sheet: SheetView) -> _Columns:
         label=max(1.1, _width([*labels, *(words.clip(t.title, 32) for t in sheet.tables)]) + 0.12),
         cell=max(0.5, _width(entries + bottom) + 0.12),
         mean=max(0.9, _width(row.mean_sd for row in rows) + 0.16),
-        delta=max(0.8, _width((row.delta.whole for row in rows)) + 0.16),
+        delta=_width([_over(sheet), *(row.delta.whole for row in rows)]) + 0.16,
     )
 
 

@@ -1,7 +1,7 @@
 """A sheet as HTML: one self-contained page, or a fragment for notebooks and for the report's page.
 
-No script, nothing external: MLflow shows pages in a sandboxed frame of about 650 px. Everything that
-comes from MLflow is a stranger's and is escaped.
+Nothing external: MLflow shows pages in a sandboxed frame of about 650 px. Everything that comes from
+MLflow is a stranger's and is escaped.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from html import escape
 from pathlib import Path
 
 from mm_mlflow.render import shades
-from mm_mlflow.render.words import HOLES
 from mm_mlflow.render.view import Delta, Entry, Row, SheetView, TableView, view
+from mm_mlflow.render.words import HOLES
 from mm_mlflow.sheet import Sheet
 
 FULL_WIDTH = 606  # px: what MLflow's pane leaves; wider tables scroll, and take a whole line
@@ -134,11 +134,11 @@ def _widths(sheet: SheetView) -> _Widths:
         15 * _longest(part for d in columns for part in (d.text, d.healthy)) // 2 + 6,
     )
     mean = max(94, 7 * _longest(row.mean_sd for row in rows) + 14)
-    last = max(90, 9 * _longest(row.delta.text for row in rows) + 16)
+    last = max(88, 9 * _longest(row.delta.text for row in rows) + 16)
     # A label wraps before the table scrolls.
     seeds = max((len(table.seeds) for table in sheet.tables), default=1)
     room = FULL_WIDTH - seeds * cell - mean - last
-    label = max(118, min(150, 8 * max(labels, default=0) + 8, room))
+    label = max(122, min(150, 8 * max(labels, default=0) + 8, room))
     return _Widths(label, cell, mean, last)
 
 

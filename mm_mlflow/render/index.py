@@ -1,4 +1,4 @@
-"""The report's page: everything about one experiment, in reading order, without a script."""
+"""The report's page: everything about one experiment, in reading order."""
 
 from __future__ import annotations
 
@@ -19,6 +19,19 @@ RATIO = (
     "“× accuracy” is Δall as a multiple of accuracy's. Small groups vary more by chance alone, and so "
     "do larger ranges (over more runs): a ratio above 1 is not by itself a finding."
 )
+# MLflow shows pages as a blob in a sandboxed frame, where Chromium refuses to follow even a link to
+# the same page ("Not allowed to load local resource", seen). Without scripts the links stay links.
+SCRIPT = """<script>
+document.addEventListener("click", event => {
+  const link = event.target.closest('a[href^="#"]');
+  const target = link && document.getElementById(link.getAttribute("href").slice(1));
+  if (!target) return;
+  event.preventDefault();
+  target.tabIndex = -1;
+  target.focus({preventScroll: true});
+  target.scrollIntoView();
+});
+</script>"""
 
 
 def render(report: Report) -> bytes:
@@ -72,6 +85,7 @@ def _parts(report: Report) -> Iterator[str]:
     yield "</section>"
     yield '<p class="foot">Beside this page: summary.csv and summary.json, cells.csv with every value '
     yield "of every run, and each sheet as html, png, pdf, csv, tex, md and json under sheets/.</p>"
+    yield SCRIPT
 
 
 def _summary(report: Report) -> Iterator[str]:

@@ -148,7 +148,9 @@ def sheet(text: str = STAR, metric: int = 0, **arguments: Any) -> Sheet:
     return build_sheet(frame(design, [chosen], **arguments), design, chosen[0])
 
 
-HOSTILE = "<script>alert('x')</script> & \"q\" | `c` *b* _u_ \\input{x} $1% #{} ~^ Δ é 日本 🦊\x00\n"
+HOSTILE = (
+    "<script>alert('x')</script> & \"q\" | `c` *b* _u_ \\input{x} $1% #{} ~^ Δ é 日本 🦊\x00\n"
+)
 
 
 def _hostile() -> Sheet:
@@ -203,18 +205,18 @@ def _large() -> Sheet:
 def _raw(factor: float) -> Sheet:
     metric = ("loss", "Loss", "Cross-entropy on the test examples", 719, 0.21 * factor,
               0.01 * factor, 0.02 * factor)  # fmt: skip
-    design = Design.parse(STAR)
+    design = Design.parse(SMALL)
     return build_sheet(frame(design, [metric], unit="raw"), design, "loss")
 
 
 SHEETS: dict[str, Callable[[], Sheet]] = {
     "complete": sheet,
     "small": lambda: sheet(SMALL),
-    "incomplete": lambda: sheet(missing=7),
-    "diverged": lambda: sheet(diverged=2),
+    "incomplete": lambda: sheet(SMALL, missing=3),
+    "diverged": lambda: sheet(SMALL, diverged=1),
     "diverged and incomplete": lambda: sheet(missing=7, diverged=2),
     "all diverged": lambda: sheet(SMALL, diverged=4),
-    "one seed": lambda: sheet(STAR.replace("seeds: 5", "seeds: 1")),
+    "one seed": lambda: sheet(SMALL.replace("seeds: 2", "seeds: 1")),
     "raw": lambda: _raw(1.0),
     "raw tiny": lambda: _raw(1e-9),
     "raw huge": lambda: _raw(1e12),

@@ -53,7 +53,7 @@ def _character(char: str) -> str:
         return _PLAIN[char]
     if char.isascii():
         return char
-    base, *marks = unicodedata.normalize("NFKD", char)
+    base, *marks = list(unicodedata.normalize("NFKD", char))
     if base.isascii() and base.isalnum() and len(marks) == 1 and marks[0] in _ACCENTS:
         return rf"\{_ACCENTS[marks[0]]}{{{base}}}"
     return f"U+{ord(char):04X}"

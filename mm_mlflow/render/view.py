@@ -203,9 +203,7 @@ def _position(value: float, scale: tuple[float, float]) -> float | None:
     return 0.5 if high <= low else (value - low) / (high - low)
 
 
-def _delta(
-    sheet: Sheet, how: words.Numbers, value: float, healthy: float, diverged: bool
-) -> Delta:
+def _delta(sheet: Sheet, how: words.Numbers, value: float, healthy: float, diverged: bool) -> Delta:
     known = math.isfinite(value)
     whole = sheet.delta_all_healthy if sheet.delta_all_healthy > 0 else sheet.delta_all
     return Delta(
