@@ -84,14 +84,12 @@ def save(sheet: Sheet, kind: str) -> bytes:
 
     drawn = figure(sheet)
     area = math.prod(drawn.get_size_inches())
-    metadata: dict[str, Any] = {"Software": None}
+    options: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}}
     if kind == "pdf":
-        metadata = {"CreationDate": None, "Creator": None, "Producer": None}
+        options = {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}}
     stream = io.BytesIO()
     with mpl.rc_context(_settings()):
-        drawn.savefig(
-            stream, format=kind, dpi=min(DPI, math.sqrt(PIXELS / area)), metadata=metadata
-        )
+        drawn.savefig(stream, format=kind, dpi=min(DPI, math.sqrt(PIXELS / area)), **options)
     return stream.getvalue()
 
 

@@ -31,7 +31,7 @@ def render(sheet: Sheet) -> bytes:
 
 def fragment(sheet: Sheet) -> str:
     """The sheet with its styles, to stand inside another page such as a notebook."""
-    return f'<div class="mm"><style>{style()}</style>{_sheet(view(sheet), level=3)}</div>'
+    return f'<div class="mm"><style>{style()}</style>{_sheet(view(sheet), level=2)}</div>'
 
 
 def section(sheet: Sheet, level: int) -> str:
@@ -66,7 +66,9 @@ def _sheet(sheet: SheetView, level: int) -> str:
 
 
 def _parts(sheet: SheetView, level: int) -> Iterator[str]:
-    yield f'<p class="eyebrow">Multiplicity sheet</p><h{level}>{escape(sheet.title)}</h{level}>'
+    if level < 3:  # below a heading "Sheets" it would be said twice
+        yield '<p class="eyebrow">Multiplicity sheet</p>'
+    yield f"<h{level}>{escape(sheet.title)}</h{level}>"
     if sheet.metric != sheet.title.lower():
         yield f'<p class="key"><code>{escape(sheet.metric)}</code></p>'
     yield f'<div class="head">{_delta_all(sheet)}<div class="lead">'
