@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import platform
@@ -18,14 +17,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 import mm_mlflow
-from mm_mlflow import datasets, engine, models, sampling, tracking, training
+from mm_mlflow import artifacts, datasets, engine, sampling, tracking, training
 from mm_mlflow.design import Cell, Design
-from mm_mlflow.evaluation import Evaluation, Task, evaluate, metric_records, plan
+from mm_mlflow.evaluation import Evaluation, Task, evaluate, plan
 from mm_mlflow.frame import RawRun
 from mm_mlflow.split import Split
 from mm_mlflow.tracking import Store
@@ -105,7 +102,7 @@ class Material:
     @property
     def evaluated(self) -> dict[str, Split]:
         """The splits on which something is measured."""
-        return {task.split.name: task.split for task in self.tasks}
+        return artifacts.evaluated(self.tasks)
 
 
 def prepare(design: Design) -> Material:
@@ -215,7 +212,7 @@ def _work(job: Job, run_id: str, clock: _Clock) -> None:
         trained = training.train(cell, material.train, device=device)
     with clock.measure("evaluate"):
         evaluation = evaluate(trained.model, material.tasks, device=device)
-    tracking.log_files(store, run_id, _cell_files(job, trained, evaluation, material))
+    tracking.log_files(store, run_id, _files(job, trained, evaluation, material))
     tracking.log(
         store,
         run_id,
@@ -238,82 +235,12 @@ def _health(trained: training.Trained, evaluation: Evaluation) -> str:
     return "; ".join(["diverged" if diverged else "ok", *found])[:500]
 
 
-def _cell_files(
+def _files(
     job: Job, trained: training.Trained, evaluation: Evaluation, material: Material
 ) -> Iterator[tuple[str, bytes]]:
-    cell, keep = job.cell, job.design.keep
-    document = {**cell.canonical(), "locations": cell.dataset.locations or {}}
-    yield "cell.json", json.dumps(document, indent=1, sort_keys=True).encode()
-    if keep.weights == "all":
-        yield "model.safetensors", models.to_bytes(trained.model, trained.specification)
-    folder = f"evaluations/{evaluation.id}"
-    yield f"{folder}/predictions.parquet", predictions(evaluation, material, keep.logits)
-    records = {
-        "schema": 1,
-        "metrics": metric_records(material.tasks),
-        "batch_size": evaluation.batch_size,
-        "checks": evaluation.checks,
-    }
-    yield f"{folder}/metrics.json", json.dumps(records, indent=1).encode()
+    yield from artifacts.cell_files(job.cell, trained, evaluation, material.tasks, job.design.keep)
     if job.sweep is None:
-        yield "examples.parquet", examples(material.evaluated)
-
-
-def predictions(
-    evaluation: Evaluation, material: Material, logits: Literal["float32", "float16", "none"]
-) -> bytes:
-    """``predictions.parquet``: split, example_id, label, logits, and one column of outcomes per metric
-    that float32 logits alone do not give (null for examples that the metric is not over)."""
-    tables = []
-    for name, split in material.evaluated.items():
-        columns: dict[str, pa.Array] = {
-            "split": pa.array([name] * len(split)),
-            "example_id": pa.array(split.example_ids.tolist()),
-            "label": pa.array(split.labels),
-        }
-        if logits != "none":
-            values = evaluation.logits[name].astype(logits)
-            flat = pa.array(values.ravel())
-            columns["logits"] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(
-                pa.list_(flat.type)  # splits may differ in their number of classes
-            )
-        for task in material.tasks:
-            if logits != "float32" or task.stored:
-                column = np.full(len(split), np.nan)
-                if task.split.name == name:
-                    column[task.indices] = evaluation.outcomes[task.key]
-                columns[task.key] = pa.array(column, mask=np.isnan(column))
-        tables.append(pa.table(columns))
-    return _parquet(pa.concat_tables(tables))
-
-
-def examples(splits: Mapping[str, Split]) -> bytes:
-    """``examples.parquet``: split, digest, example_id, label, class and one column per group attribute."""
-    attributes = sorted({attribute for split in splits.values() for attribute in split.groups})
-    tables = []
-    for name, split in splits.items():
-        columns = {
-            "split": pa.array([name] * len(split)),
-            "digest": pa.array([split.digest] * len(split)),
-            "example_id": pa.array(split.example_ids.tolist()),
-            "label": pa.array(split.labels),
-            "class_name": pa.array([split.class_names[label] for label in split.labels]),
-        }
-        for attribute in attributes:
-            values = split.groups.get(attribute)
-            columns[f"group:{attribute}"] = (
-                pa.array(values.tolist())
-                if values is not None
-                else pa.nulls(len(split), pa.string())
-            )
-        tables.append(pa.table(columns))
-    return _parquet(pa.concat_tables(tables))
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
+        yield "examples.parquet", artifacts.examples(material.evaluated)
 
 
 def log_inputs(store: Store, run_id: str, design: Design, material: Material) -> None:
@@ -494,7 +421,7 @@ def _start_sweep(design: Design, store: Store, material: Material, *, smoke: boo
     log_inputs(store, run_id, design, material)
     files = [
         ("design.yaml", design.dump().encode()),
-        ("examples.parquet", examples(material.evaluated)),
+        ("examples.parquet", artifacts.examples(material.evaluated)),
     ]
     tracking.log_files(store, run_id, iter(files))
     return run_id

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -155,6 +155,7 @@ class Sheet:
             "delta_all": _plain(self.delta_all),
             "delta_all_healthy": _plain(self.delta_all_healthy),
             "delta_all_runs": list(self.delta_all_runs) if self.delta_all_runs else None,
+            "delta_all_values": list(self.ends) if self.ends else None,
             "tables": [_table_dict(table) for table in self.tables],
             "missing": [dict(cell) for cell in self.missing],
             "duplicates": [
@@ -162,6 +163,37 @@ class Sheet:
                 for d in self.duplicates
             ],
         }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The sheet that :meth:`to_dict` wrote: a ``sheet.json`` can be rendered again."""
+        runs, ends = data["delta_all_runs"], data["delta_all_values"]
+        numbers = ("mean", "sd", "delta_all", "delta_all_healthy")
+        special = {
+            *numbers,
+            "experiment",
+            "delta_all_runs",
+            "ends",
+            "tables",
+            "missing",
+            "duplicates",
+        }
+        values: dict[str, Any] = {
+            **{f.name: data[f.name] for f in fields(cls) if f.name not in special},
+            **{name: _number(data[name]) for name in numbers},
+        }
+        return cls(
+            **values,
+            experiment=ExperimentRef(**data["experiment"]),
+            delta_all_runs=tuple(runs) if runs else None,
+            ends=tuple(ends) if ends else None,
+            tables=tuple(_table_from(table) for table in data["tables"]),
+            missing=tuple(data["missing"]),
+            duplicates=tuple(
+                Duplicate(item["cell"], item["counted"], tuple(item["others"]))
+                for item in data["duplicates"]
+            ),
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """One row per table entry: axis, level, seed, value, status, run_id.
@@ -294,6 +326,28 @@ def _table(plan: TablePlan, design: Design, frame: Frame, values: pd.Series) -> 
         ),
         run_ids=tuple(map(tuple, column("run_id"))),
         run_names=tuple(map(tuple, column("run_name"))),
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _table_from(data: Mapping[str, Any]) -> SheetTable:
+    values = [[_number(value) for value in row] for row in data["values"]]
+
+    def grid(name: str) -> tuple[tuple[Any, ...], ...]:
+        return tuple(map(tuple, data[name]))
+
+    return SheetTable(
+        axis=data["axis"],
+        levels=tuple(data["levels"]),
+        default=data["default"],
+        seeds=tuple(data["seeds"]),
+        values=np.array(values, dtype=float),
+        status=grid("status"),
+        run_ids=grid("run_ids"),
+        run_names=grid("run_names"),
     )
 
 

@@ -47,6 +47,7 @@ HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 600.0
 _CONNECT_SECONDS = 5.0
 _NOTE = "mlflow.note.content"
+_KIND = "custom_model_development"
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ def open_store(
 
 def _create_experiment(client: MlflowClient, name: str) -> str:
     try:
-        return str(client.create_experiment(name))
+        # The UI opens experiments of unknown kind as GenAI, with a table that shows no params.
+        return str(client.create_experiment(name, tags={"mlflow.experimentKind": _KIND}))
     except MlflowException:
         found = client.get_experiment_by_name(name)  # another sweep made it meanwhile
         if found is None:

@@ -215,7 +215,7 @@ def _one_epoch(
         images, labels = images.to(device), labels.to(device)  # noqa: PLW2901
         optimizer.zero_grad()
         loss = functional.cross_entropy(model(images), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         total += loss.detach() * len(labels)
     return float(total) / examples

@@ -17,8 +17,8 @@ ORDER = [
     "errors", "registry", "design", "frame", "sheet", "report", "split", "augmentation", "outcomes",
     "evaluation", "render",
     # ---- shell ----
-    "datasets", "models", "training", "sampling", "tracking", "engine", "experiment", "runner",
-    "estimate", "cli", "__main__",
+    "datasets", "models", "training", "artifacts", "sampling", "tracking", "engine", "experiment", "runner",
+    "estimate", "console", "cli", "__main__",
 ]  # fmt: skip
 CORE = ORDER[: ORDER.index("datasets")]
 TORCH = {"split", "evaluation", "augmentation", "models", "training", "runner"}
@@ -107,6 +107,11 @@ def loaded(code: str) -> set[str]:
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
+LIST_NAMES = """
+import mm_mlflow.datasets, mm_mlflow.render
+from mm_mlflow import evaluation, registry
+registry.names(evaluation.INTERVENTIONS, evaluation.GROUP)
+"""
 HEAVY = {"mlflow", "torch", "torchvision", "optuna", "dask", "distributed", "matplotlib", "pandas"}
 
 
@@ -115,9 +120,7 @@ HEAVY = {"mlflow", "torch", "torchvision", "optuna", "dask", "distributed", "mat
     [
         "import mm_mlflow; dir(mm_mlflow)",
         "import mm_mlflow.cli",
-        "import mm_mlflow.evaluation, mm_mlflow.datasets, mm_mlflow.render\n"
-        "from mm_mlflow import registry\n"
-        "registry.names(mm_mlflow.evaluation.INTERVENTIONS, mm_mlflow.evaluation.GROUP)",
+        LIST_NAMES,
     ],
 )
 def test_importing_is_light(code: str) -> None:
@@ -129,3 +132,13 @@ def test_every_public_name_is_there() -> None:
     """What ``dir`` promises can be had."""
     for name in mm_mlflow.__all__:
         assert getattr(mm_mlflow, name) is not None
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parent.rglob("test_*.py")), ids=lambda p: p.stem
+)
+def test_every_test_says_what_is_true(path: Path) -> None:
+    """In its docstring."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            assert ast.get_docstring(node), node.name

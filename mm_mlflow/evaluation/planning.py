@@ -230,7 +230,9 @@ def _title(task: Task) -> str:
 
 
 def _description(task: Task) -> str:
-    part = f"{task.n} examples of split {task.split.name!r}"
-    if task.parameters["examples"] is not None and task.group is None:
-        part = f"a fixed part of {task.n} examples of split {task.split.name!r}"
-    return f"{task.intervention.describe()} Measured on {part}."
+    """What the number is; how many examples it is over is ``n``."""
+    if task.parameters["examples"] is not None:
+        return f"{task.intervention.describe()} On a fixed part of split {task.split.name!r}."
+    if task.split.name != "test" and not task.intervention.names_data:
+        return f"{task.intervention.describe()} On split {task.split.name!r}."
+    return task.intervention.describe()

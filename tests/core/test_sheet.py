@@ -329,6 +329,23 @@ def test_to_frame_is_tidy() -> None:
     assert tidy["value"].max() - tidy["value"].min() == sheet.delta_all
 
 
+@pytest.mark.parametrize("gone", [0, 3, 11, 12])
+def test_a_sheet_survives_its_json(gone: int) -> None:
+    """What ``sheet.json`` holds is the whole sheet, holes included."""
+    from mm_mlflow.sheet import Sheet
+
+    if gone == 12:
+        runs = random_runs(0)
+        runs += [run_of(DESIGN.cells()[0], "twice", end_time=1)]
+    else:
+        runs = random_runs(0)[gone:]
+    sheet = build_sheet(frame_of(runs), DESIGN, "accuracy")
+    text = json.dumps(sheet.to_dict(), allow_nan=False)
+    again = Sheet.from_dict(json.loads(text))
+    assert json.dumps(again.to_dict()) == text
+    assert again.ends == sheet.ends
+
+
 def test_the_summary_equals_pandas_over_distinct_runs() -> None:
     """Mean and sd count each run once; the ratio is to accuracy's Δall."""
     rng = np.random.default_rng(0)

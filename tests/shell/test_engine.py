@@ -56,7 +56,9 @@ def cells(name: str = "kill") -> list[Run]:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return []
-    runs = client.search_runs([experiment.experiment_id], "tags.`mm.kind` = 'cell'", max_results=1000)
+    runs = client.search_runs(
+        [experiment.experiment_id], "tags.`mm.kind` = 'cell'", max_results=1000
+    )
     return list(runs)
 
 
@@ -79,7 +81,9 @@ def worker(run: Run) -> int:
 
 def await_end(pids: set[int]) -> None:
     """Wait for processes that are not our children."""
-    _, alive = psutil.wait_procs([psutil.Process(p) for p in pids if psutil.pid_exists(p)], timeout=60)
+    _, alive = psutil.wait_procs(
+        [psutil.Process(p) for p in pids if psutil.pid_exists(p)], timeout=60
+    )
     assert not alive
 
 
@@ -98,7 +102,8 @@ def test_a_killed_sweep_is_resumed_with_exactly_what_is_missing(
     left running, and the next sweep trains what is missing and marks what was abandoned."""
     child = start(kill_design, "--jobs", "2")
     found = await_cells(
-        child, lambda runs: state(runs)["FINISHED"] >= finished_before and state(runs)["RUNNING"] >= 1
+        child,
+        lambda runs: state(runs)["FINISHED"] >= finished_before and state(runs)["RUNNING"] >= 1,
     )
     workers = {worker(run) for run in found}
     assert child.pid not in workers
@@ -121,7 +126,9 @@ def test_a_killed_sweep_is_resumed_with_exactly_what_is_missing(
 def test_a_killed_worker_is_replaced_and_its_attempt_marked(kill_design: Path) -> None:
     """SIGKILL of one worker in the middle of a cell: the sweep itself ends with every cell once."""
     child = start(kill_design, "--jobs", "2")
-    found = await_cells(child, lambda runs: state(runs)["FINISHED"] >= 2 and state(runs)["RUNNING"] >= 1)
+    found = await_cells(
+        child, lambda runs: state(runs)["FINISHED"] >= 2 and state(runs)["RUNNING"] >= 1
+    )
     victim = next(run for run in found if run.info.status == "RUNNING")
     os.kill(worker(victim), signal.SIGKILL)
     said = child.communicate()[0]
@@ -152,7 +159,9 @@ def test_two_sweeps_at_once_end_with_one_counted_run_per_cell(kill_design: Path)
 def _facts(_: object) -> dict[str, object]:
     import torch
 
-    listening = [c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == "LISTEN"]
+    listening = [
+        c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == "LISTEN"
+    ]
     return {
         "malloc": os.environ.get("MALLOC_TRIM_THRESHOLD_"),
         "threads": torch.get_num_threads(),
@@ -174,7 +183,9 @@ def test_workers_are_fast_and_private() -> None:
     assert {facts["malloc"] for facts in found} == {None}
     assert {facts["threads"] for facts in found} == {1}
     assert os.getpid() not in {facts["pid"] for facts in found}
-    _, alive = psutil.wait_procs([p for p in family if "resource_tracker" not in _line(p)], timeout=30)
+    _, alive = psutil.wait_procs(
+        [p for p in family if "resource_tracker" not in _line(p)], timeout=30
+    )
     assert not alive
 
 
@@ -243,7 +254,9 @@ def test_a_cell_is_the_same_to_the_bit_wherever_it_is_trained(tmp_path: Path) ->
     for number, order in enumerate(orders):
         folder = tmp_path / f"order{number}"
         folder.mkdir()
-        subprocess.run([sys.executable, "-c", REPRODUCTION, str(design), str(folder), *order], check=True)
+        subprocess.run(
+            [sys.executable, "-c", REPRODUCTION, str(design), str(folder), *order], check=True
+        )
         for label in labels:
             found[label].append(np.load(folder / f"{label}.npy"))
     for name in names:

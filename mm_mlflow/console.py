@@ -1,0 +1,130 @@
+"""What people read on the terminal: progress, summaries, where to look."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from mm_mlflow.design import Cell
+    from mm_mlflow.report import Report
+    from mm_mlflow.runner import CellResult, SweepResult
+    from mm_mlflow.tracking import Store
+
+
+class Progress:
+    """Cells done, failed, left, and time to go: a bar on a terminal, else a line per cell."""
+
+    def __init__(self, began: float, *, quiet: bool) -> None:
+        self.began = began
+        self.quiet = quiet
+        self.total = self.done = self.failed = 0
+        self.first: float | None = None
+        self.bar: Any = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def start(self, todo: Sequence[Cell], planned: int, notes: Sequence[str]) -> None:
+        self.total = len(todo)
+        if self.quiet:
+            return
+        for note in notes:
+            click.echo(f"Note: {note}", err=True)
+        click.echo(
+            f"{planned} cells planned, {planned - self.total} finished, {self.total} to train"
+        )
+        if self.total and sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
+
+            self.bar = progress.Progress(
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.fields[failed]} failed, {task.fields[left]}"),
+                console=Console(stderr=True),
+            )
+            self.bar.start()
+            self.bar.add_task("cells", total=self.total, failed=0, left="waiting for workers")
+
+    def advance(self, result: CellResult) -> None:
+        self.done += 1
+        self.failed += result.status == "failed"
+        if self.quiet:
+            return
+        if self.first is None:
+            self.first = result.started
+            click.echo(f"start-up took {self.first - self.began:.1f} s", err=True)
+        left = (time.time() - self.first) / self.done * (self.total - self.done)
+        remaining = f"about {left:.0f} s left" if self.done < self.total else "done"
+        if self.bar is not None:
+            self.bar.update(0, completed=self.done, failed=self.failed, left=remaining)
+            return
+        what = (
+            result.error if result.status == "failed" else f"{result.status} in {result.busy:.1f} s"
+        )
+        click.echo(
+            f"{self.done}/{self.total} {result.label}: {what}; {self.failed} failed, {remaining}"
+        )
+
+
+def tell_sweep(result: SweepResult) -> None:
+    """What a sweep did, and what failed and why."""
+    trained = sum(cell.status == "trained" for cell in result.cells)
+    present = result.planned - trained - len(result.failed)
+    text = f"{result.planned} cells: {trained} trained, {present} were finished, {len(result.failed)} failed"
+    if result.killed:
+        text += f"; {result.killed} abandoned attempts marked KILLED"
+    click.echo(text)
+    for cell in result.failed:
+        click.echo(f"failed: {cell.label}: {cell.error} (run {cell.run_id})", err=True)
+
+
+def tell_report(report: Report) -> None:
+    """The summary over metrics, and the notes."""
+    header = ("metric", "examples", "runs", "mean", "sd", "Δall", "× accuracy's")
+    rows = [header]
+    for row in report.summary:
+        scale = 100 if row.unit == "fraction" else 1
+
+        def shown(value: float | None, scale: float = scale, digits: int = 2) -> str:
+            return "–" if value is None or math.isnan(value) else f"{scale * value:.{digits}f}"
+
+        delta = shown(row.delta_all) if row.complete else f"≥ {shown(row.delta_all)}"
+        ratio = shown(row.ratio, 1, 1)
+        examples = str(row.n_examples or "–")
+        mean, sd = shown(row.mean), shown(row.sd)
+        rows.append((row.metric, examples, str(row.n_runs), mean, sd, delta, ratio))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [first.ljust(widths[0])]
+        cells += [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
+        click.echo("  ".join(cells))
+    click.echo("Values, sd and Δ in percent and points where a metric is an accuracy.")
+    for note in report.notes:
+        click.echo(note)
+
+
+def where_to_look(store: Store, run_id: str) -> str:
+    """How to open a report run in MLflow's UI."""
+    page = f"#/experiments/{store.experiment.id}/runs/{run_id}"
+    if store.uri.startswith(("http://", "https://")):
+        return f"Report: {store.uri.rstrip('/')}/{page}"
+    here = f"sqlite:///{Path.cwd()}/"
+    uri = f"sqlite:///{store.uri.removeprefix(here)}" if store.uri.startswith(here) else store.uri
+    return (
+        f"Report: run {run_id} of experiment {store.experiment.name!r}. To look at it:\n"
+        f"  mlflow server --backend-store-uri {shlex.quote(uri)}\n"
+        f"  then open http://127.0.0.1:5000/{page}/artifacts"
+    )
