@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mm_mlflow import __version__, console
-from mm_mlflow.errors import InvalidInput, MultiplicityError
+from mm_mlflow.errors import InvalidInput, MultiplicityError, UnknownExperiment
 
 if TYPE_CHECKING:
     from mm_mlflow.design import Design
@@ -42,13 +42,13 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click
             _show_warnings()
             try:
                 function(*args, **kwargs)
-            except (MultiplicityError, _Failed, KeyboardInterrupt) as error:
+            except (click.exceptions.Exit, click.ClickException):
+                raise
+            except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told in one line
                 if debug:
                     traceback.print_exc()
-                elif isinstance(error, KeyboardInterrupt):
-                    click.echo("Interrupted: run it again to go on where it stopped.", err=True)
-                elif not isinstance(error, _Failed):
-                    click.echo(f"Error: {error}", err=True)
+                elif line := _one_line(error):
+                    click.echo(line, err=True)
                 sys.exit(2 if isinstance(error, InvalidInput) else 1)
 
         options = [
@@ -64,6 +64,17 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click
         return main.command(name, **settings)(guarded)
 
     return decorate
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, _Failed):
+        return ""
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted: run it again to go on where it stopped."
+    text = " ".join(str(error).split())[:1000]
+    if isinstance(error, MultiplicityError):
+        return f"Error: {text}"
+    return f"Error: {type(error).__name__}: {text} (--debug shows where)"
 
 
 # ---- training ----
@@ -114,8 +125,8 @@ def sweep(
     if not as_json:
         console.tell_sweep(result)
     document = _sweep_document(result)
-    if with_sheet:
-        document["report_run_id"] = _publish(store, plan, quiet=as_json)
+    if with_sheet and len(result.failed) < result.planned:
+        document["report_run_id"] = _publish(store, plan, quiet=as_json, of_sweep=True)
     if as_json:
         _print_json(document)
     if result.failed:
@@ -340,10 +351,12 @@ def _publish(
     axes: Sequence[str] = (),
     within: float | None = None,
     mixed: bool = False,
+    of_sweep: bool = False,
 ) -> str | None:
     from mm_mlflow import experiment
     from mm_mlflow.report import build_report
 
+    explicit = design is not None and not of_sweep
     frame, design = experiment.read(store, design)
     if within is not None:
         frame = frame.near_best(within)
@@ -351,6 +364,8 @@ def _publish(
     report = build_report(frame, design, chosen, axes=axes, mixed=mixed)
     asked = {"metric": metrics, "axis": axes, "within": within, "mixed": mixed}
     arguments = {key: value for key, value in asked.items() if value not in ((), None, False)}
+    if explicit:
+        arguments["design"] = design.id
     run_id = None
     if out is None:
         run_id = experiment.publish(store, report, arguments)
@@ -403,7 +418,7 @@ def _dry_run(
     try:
         store = _store(uri, experiment_name, plan)
         runs = tracking.read_runs(store)
-    except InvalidInput:  # no such experiment yet: everything is to be done
+    except UnknownExperiment:  # everything is to be done
         runs = []
     forecast = estimate.forecast(plan, material, runs, jobs or engine.default_jobs())
     if as_json:

@@ -65,7 +65,11 @@ class Progress:
             return
         if self.first is None:
             self.first = result.started
-            click.echo(f"start-up took {self.first - self.began:.1f} s", err=True)
+            said = f"start-up took {self.first - self.began:.1f} s"
+            if self.bar is None:
+                click.echo(said, err=True)
+            else:
+                self.bar.console.print(said)
         left = (time.time() - self.first) / self.done * (self.total - self.done)
         remaining = f"about {left:.0f} s left" if self.done < self.total else "done"
         if self.bar is not None:

@@ -54,7 +54,8 @@ def _normalise_deep(value: Any) -> Any:
         return {str(key): _normalise_deep(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_normalise_deep(item) for item in value]
-    return value if value is None else normalise(value)
+    # Text stays text: "007" is a name. Levels have one spelling already (see Level).
+    return value if value is None or isinstance(value, str) else normalise(value)
 
 
 def canonical_json(value: Any) -> str:
@@ -102,7 +103,7 @@ class TrainingSettings(_Strict):
     schedule: Literal["cosine", "constant"] = "cosine"
     augmentation: str = "none"
     architecture: str = "conv"
-    architecture_arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    architecture_arguments: dict[str, Any] = Field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """The settings that enter ``Cell.id``."""
@@ -383,6 +384,8 @@ class Design(_Strict):
         for axis in self.axes:  # every configuration must make valid settings
             for level in axis.levels:
                 self._settings({**self.default_levels, axis.name: level.name})
+        if not self.interventions:
+            raise InvalidInput("interventions is empty: at least one is needed, accuracy say")
         keys = [canonical_json(spec.model_dump(mode="json")) for spec in self.interventions]
         if len(set(keys)) < len(keys):
             raise InvalidInput("interventions has the same entry twice")

@@ -27,7 +27,9 @@ _CONNECT_SECONDS = 10
 
 def default_jobs() -> int:
     """One worker for each processor that this process may use."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def check(jobs: int | None, scheduler: str | None) -> None:
@@ -56,6 +58,7 @@ def workers(
         except (OSError, ValueError) as error:
             raise TrackingError(f"scheduler {scheduler!r} does not answer: {error}") from error
         with client:
+            _check_threads(client, scheduler)
             yield client
         return
     with (
@@ -76,6 +79,15 @@ def workers(
         Client(cluster) as client,
     ):
         yield client
+
+
+def _check_threads(client: Client, scheduler: str) -> None:
+    """Trainings in threads of one process would share torch's random state: wrong, silently."""
+    threads = max(client.nthreads().values(), default=0)
+    if threads > 1:
+        raise InvalidInput(
+            f"scheduler {scheduler!r} has workers of {threads} threads: start them with --nthreads 1"
+        )
 
 
 def run(

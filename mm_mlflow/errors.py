@@ -14,6 +14,10 @@ class InvalidInput(MultiplicityError, ValueError):
     """An argument is not allowed: the text names the argument, the value and what is allowed."""
 
 
+class UnknownExperiment(InvalidInput):
+    """The store has no experiment of that name."""
+
+
 class TrackingError(MultiplicityError, RuntimeError):
     """The tracking server could not be read or written."""
 

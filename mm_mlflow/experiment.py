@@ -6,6 +6,7 @@ Nothing here needs torch, Optuna or Dask.
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ def read(
     dataset = None
     if design is None:
         design, dataset = tracking.newest_design(store, runs)
+    else:
+        dataset = tracking.newest_dataset(runs, design.id)
     if records:
         planned = {cell.id for cell in design.cells()}
         ours = [run for run in runs if run.tags.get("mm.cell") in planned]
@@ -58,7 +61,10 @@ def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
 
 def publish(store: Store, report: Report, arguments: dict[str, Any]) -> str:
     """Write ``report`` as a report run and mark older ones of the same arguments; returns its id."""
-    kind = "sheets" if not arguments else f"sheets {canonical_json(arguments)}"[:500]
+    asked = canonical_json(arguments)
+    if len(asked) > 400:
+        asked = hashlib.sha256(asked.encode()).hexdigest()
+    kind = f"sheets {asked}" if arguments else "sheets"
     tags = {
         "mm.kind": "report",
         "mm.report": kind,

@@ -54,6 +54,16 @@ class RawRun:
         return None if self.end_time is None else (self.end_time - self.start_time) / 1000
 
 
+def is_finished(run: RawRun, dataset: str | None) -> bool:
+    """Whether a run is a whole cell, trained on the data with this digest (None: any)."""
+    return (
+        run.kind == "cell"
+        and run.tags.get("mm.schema") == SCHEMA
+        and run.status == "FINISHED"
+        and (dataset is None or run.tags.get("mm.dataset") == dataset)
+    )
+
+
 @dataclass(frozen=True)
 class ExperimentRef:
     """An experiment's id and name."""
@@ -86,6 +96,7 @@ class Frame:
         duplicates, extra, foreign, mismatched: what else was found (see :func:`conform`).
         attempts: per cell id, runs that were tried and did not finish.
         checks: per run id, sentences that self-checks left.
+        datasets: distinct digests of the counted runs' training data, with how many carry each.
         environments: distinct ``mm.env`` tags of the counted runs, with how many carry each.
         within: the width of the accuracy band that :meth:`near_best` kept, or None.
     """
@@ -102,6 +113,7 @@ class Frame:
     mismatched: tuple[RawRun, ...]
     attempts: Mapping[str, tuple[RawRun, ...]]
     checks: Mapping[str, tuple[str, ...]]
+    datasets: Mapping[str, int]
     environments: Mapping[str, int]
     within: float | None = None
 
@@ -172,18 +184,18 @@ def conform(
     for run in runs:
         cell_id = run.tags.get("mm.cell", "")
         if run.kind is None:
-            if _names_a_cell(run, design):
+            if _names_a_cell(run, design, plan):
                 foreign.append(run)
         elif run.kind != "cell" or run.tags.get("mm.schema") != SCHEMA:
             continue
         elif cell_id not in plan:
             extra.append(run)
-        elif run.status != "FINISHED":
-            attempts.setdefault(cell_id, []).append(run)
-        elif dataset is not None and run.tags.get("mm.dataset") != dataset:
+        elif is_finished(run, dataset):
+            finished.setdefault(cell_id, []).append(run)
+        elif run.status == "FINISHED":
             mismatched.append(run)
         else:
-            finished.setdefault(cell_id, []).append(run)
+            attempts.setdefault(cell_id, []).append(run)
     for same in finished.values():
         same.sort(key=lambda run: (run.end_time or 0, run.start_time, run.run_id), reverse=True)
     chosen = {cell_id: same[0] for cell_id, same in finished.items()}
@@ -213,6 +225,7 @@ def conform(
         mismatched=tuple(mismatched),
         attempts={cell_id: tuple(tried) for cell_id, tried in attempts.items()},
         checks={run.run_id: run.checks for run in chosen.values() if run.checks},
+        datasets=Counter(run.tags.get("mm.dataset", "unknown") for run in chosen.values()),
         environments=Counter(run.tags.get("mm.env", "unknown") for run in chosen.values()),
     )
 
@@ -245,6 +258,10 @@ def _values(plan: Mapping[str, Cell], chosen: Mapping[str, RawRun]) -> pd.DataFr
     return pd.DataFrame(values, index=pd.Index(plan, name="cell"), columns=keys)
 
 
+# What the value depends on; titles and descriptions may be worded anew.
+_DECISIVE = ("intervention", "version", "parameters", "split", "split_digest", "group", "n")
+
+
 def _merge_records(
     runs: Sequence[RawRun],
 ) -> tuple[dict[str, Mapping[str, Any]], dict[str, tuple[str, str]]]:
@@ -254,7 +271,7 @@ def _merge_records(
     conflicts: dict[str, tuple[str, str]] = {}
     for run in runs:
         for key, record in run.records.items():
-            text = canonical_json(record)
+            text = canonical_json({name: record.get(name) for name in _DECISIVE})
             first_run, first_text = source.setdefault(key, (run.run_id, text))
             records.setdefault(key, record)
             if text != first_text:
@@ -262,7 +279,7 @@ def _merge_records(
     return records, conflicts
 
 
-def _names_a_cell(run: RawRun, design: Design) -> bool:
+def _names_a_cell(run: RawRun, design: Design, plan: Mapping[str, Cell]) -> bool:
     """Whether a run of another program has the params of a planned cell."""
     try:
         levels: dict[str, Scalar] = {
@@ -271,4 +288,4 @@ def _names_a_cell(run: RawRun, design: Design) -> bool:
         seed = int(run.params["seed"])
     except (KeyError, ValueError):  # InvalidInput is a ValueError
         return False
-    return design.cell(levels, seed).id in {cell.id for cell in design.cells()}
+    return design.cell(levels, seed).id in plan

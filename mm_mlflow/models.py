@@ -74,8 +74,11 @@ def build(spec: Mapping[str, Any]) -> Classifier:
         network = make(
             spec["channels"], tuple(spec["size"]), len(spec["classes"]), **spec["arguments"]
         )
-    except TypeError as error:
-        raise InvalidInput(f"architecture {spec['architecture']!r}: {error}") from error
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        line = " ".join(str(error).split())
+        raise InvalidInput(
+            f"architecture {spec['architecture']!r} does not take {spec['arguments']}: {line}"
+        ) from error
     return Classifier(network, spec["mean"], spec["std"])
 
 

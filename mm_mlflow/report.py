@@ -205,6 +205,11 @@ def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
             f"{len(frame.mismatched)} finished runs were trained on other data (digest "
             f"{', '.join(digests)}) and do not count."
         )
+    if len(frame.datasets) > 1:
+        notes.append(
+            f"Runs were trained on {len(frame.datasets)} different sets of data (digests "
+            f"{', '.join(sorted(digest[:12] for digest in frame.datasets))}): do not compare them."
+        )
     if frame.duplicates:
         notes.append(
             f"{len(frame.duplicates)} cells have more than one finished run; the latest counts."

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,9 +24,12 @@ import mm_mlflow
 from mm_mlflow import artifacts, datasets, engine, sampling, tracking, training
 from mm_mlflow.design import Cell, Design
 from mm_mlflow.evaluation import Evaluation, Task, evaluate, plan
-from mm_mlflow.frame import RawRun
+from mm_mlflow.frame import RawRun, is_finished
 from mm_mlflow.split import Split
 from mm_mlflow.tracking import Store
+
+# One training at a time in a process: torch's random state is global.
+_TRAINING = threading.Lock()
 
 # Imported by new workers while the driver still plans; torch.optim pulls in torch._dynamo only when
 # the first optimizer is made (1.2 s, seen).
@@ -56,7 +60,7 @@ class CellResult:
 
     Attributes:
         status: ``trained``, ``present`` (somebody had finished it meanwhile) or ``failed``.
-        started, ended: seconds since 1970; ``busy`` are the seconds of training and evaluation.
+        started: seconds since 1970; ``busy`` are the seconds of training and evaluation.
         error: one line, where it failed.
     """
 
@@ -64,7 +68,6 @@ class CellResult:
     run_id: str | None
     status: Literal["trained", "present", "failed"]
     started: float
-    ended: float
     busy: float = 0.0
     error: str | None = None
 
@@ -76,7 +79,6 @@ class SweepResult:
     store: Store
     run_id: str
     planned: int
-    present: int
     cells: tuple[CellResult, ...]
     killed: int
     notes: tuple[str, ...]
@@ -139,25 +141,27 @@ def run_cell(job: Job) -> CellResult:
     started = time.time()
     store, cell = job.store, job.cell
     for run in tracking.runs_of_cell(store, cell.id):
-        if tracking.is_finished(run, job.dataset):
-            return CellResult(cell.label, run.run_id, "present", started, time.time())
+        if is_finished(run, job.dataset):
+            return CellResult(cell.label, run.run_id, "present", started)
         if reason := tracking.abandoned(run, job.sweep):
             tracking.kill(store, run, reason)
     run_id = _start(job)
     clock = _Clock()
     try:
-        with tracking.heartbeat(store, run_id):
+        with _TRAINING, tracking.heartbeat(store, run_id):
             _work(job, run_id, clock)
     except Exception as error:  # noqa: BLE001 - whatever went wrong is a result: the sweep goes on
         text = traceback.format_exc()
-        tracking.log_files(store, run_id, iter([("traceback.txt", text.encode())]))
-        tracking.finish(store, run_id, "FAILED")
+        try:
+            tracking.log_files(store, run_id, iter([("traceback.txt", text.encode())]))
+        finally:  # a store that takes no artifacts is the likely reason
+            tracking.finish(store, run_id, "FAILED")
         line = " ".join(f"{type(error).__name__}: {error}".split())
-        return CellResult(cell.label, run_id, "failed", started, time.time(), error=line)
+        return CellResult(cell.label, run_id, "failed", started, error=line)
     except BaseException:  # interrupted: not a failure of the cell
         tracking.finish(store, run_id, "KILLED")
         raise
-    return CellResult(cell.label, run_id, "trained", started, time.time(), clock.busy)
+    return CellResult(cell.label, run_id, "trained", started, clock.busy)
 
 
 class _Clock:
@@ -315,27 +319,36 @@ def run_design(
     todo, notes = remaining(cells, runs, material.train.digest)
     notes += advice(design, material.train)
     killed = _kill_abandoned(store, runs, {cell.id for cell in cells})
-    run_id = _start_sweep(design, store, material, smoke=smoke)
-    tracking.mark_launcher(store, run_id)
-    on_start(todo, len(cells), notes)
     results: list[CellResult] = []
     status = "KILLED"
+    run_id = _start_sweep(design, store, material, smoke=smoke)
     try:
+        _store_sweep(design, store, material, run_id)
+        tracking.mark_launcher(store, run_id)
+        on_start(todo, len(cells), notes)
         with tracking.heartbeat(store, run_id):
             for result in _work_off(design, store, run_id, material, todo, jobs, scheduler):
                 results.append(result)
                 on_result(result)
         status = "FAILED" if any(result.status == "failed" for result in results) else "FINISHED"
     finally:
+        _end_sweep(store, run_id, status, len(cells), results)
+    return SweepResult(store, run_id, len(cells), tuple(results), killed, tuple(notes))
+
+
+def _end_sweep(
+    store: Store, run_id: str, status: str, planned: int, results: Sequence[CellResult]
+) -> None:
+    try:
         for run in tracking.running_cells(store, run_id):
             tracking.kill(store, run, "its worker was lost, or the sweep was interrupted")
-        counts = {"planned": len(cells), "present": len(cells) - len(todo)}
-        for word in ("trained", "failed"):
-            counts[word] = sum(result.status == word for result in results)
+        count = {word: sum(r.status == word for r in results) for word in ("trained", "failed")}
+        counts = {"planned": planned, **count}
+        if status != "KILLED":
+            counts["present"] = planned - sum(count.values())
         tracking.log(store, run_id, metrics={f"cells/{key}": n for key, n in counts.items()})
+    finally:
         tracking.finish(store, run_id, status)
-    present = len(cells) - len(todo)
-    return SweepResult(store, run_id, len(cells), present, tuple(results), killed, tuple(notes))
 
 
 def _work_off(
@@ -368,7 +381,7 @@ def remaining(
     cells: Sequence[Cell], runs: Sequence[RawRun], dataset: str
 ) -> tuple[list[Cell], list[str]]:
     """The cells that no FINISHED run has, and a note for cells finished on other data."""
-    done = {run.tags.get("mm.cell") for run in runs if tracking.is_finished(run, dataset)}
+    done = {run.tags.get("mm.cell") for run in runs if is_finished(run, dataset)}
     todo = [cell for cell in cells if cell.id not in done]
     ids = {cell.id for cell in todo}
     other = [
@@ -417,19 +430,22 @@ def _start_sweep(design: Design, store: Store, material: Material, *, smoke: boo
     if smoke:
         tags["mm.smoke"] = "true"
     name = f"sweep {design.name}" + (" (smoke)" if smoke else "")
-    run_id = tracking.create_run(store, name, tags, tracking.project_run(store))
-    log_inputs(store, run_id, design, material)
+    return tracking.create_run(store, name, tags, tracking.project_run(store))
+
+
+def _store_sweep(design: Design, store: Store, material: Material, run_id: str) -> None:
+    # The design first: it is the plan that readers go by.
     files = [
         ("design.yaml", design.dump().encode()),
         ("examples.parquet", artifacts.examples(material.evaluated)),
     ]
     tracking.log_files(store, run_id, iter(files))
-    return run_id
+    log_inputs(store, run_id, design, material)
 
 
 def _lost(label: str, error: BaseException) -> CellResult:
     line = " ".join(f"{type(error).__name__}: {error}".split())
-    return CellResult(label, None, "failed", time.time(), time.time(), error=line)
+    return CellResult(label, None, "failed", time.time(), error=line)
 
 
 def train_one(design: Design, store: Store, material: Material, cell: Cell) -> CellResult:

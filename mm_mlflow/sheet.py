@@ -92,6 +92,7 @@ class Sheet:
         unit: ``fraction`` (shown as percent) or ``raw``.
         default: the default configuration.
         n_examples: how many examples each value is over, if known.
+        n_diverged, n_excluded: of the planned runs, how many diverged or were left out on purpose.
         n_runs: distinct runs with a value: the default row of the paper's star is one row.
         complete: False if a planned cell has no value: every Δ is then a lower bound.
         delta_all: Δmax over all distinct runs, NaN below two; ``delta_all_healthy`` leaves out
@@ -116,6 +117,8 @@ class Sheet:
     seed_axis: str
     n_examples: int | None
     n_runs: int
+    n_diverged: int
+    n_excluded: int
     complete: bool
     delta_all: float
     delta_all_healthy: float
@@ -147,6 +150,8 @@ class Sheet:
             "seed_axis": self.seed_axis,
             "n_examples": self.n_examples,
             "n_runs": self.n_runs,
+            "n_diverged": self.n_diverged,
+            "n_excluded": self.n_excluded,
             "complete": self.complete,
             "within": self.within,
             "mixed": self.mixed,
@@ -273,6 +278,8 @@ def build_sheet(
         seed_axis="seed",
         n_examples=record.get("n"),
         n_runs=len(finite),
+        n_diverged=statuses.count("diverged"),
+        n_excluded=statuses.count("excluded"),
         complete=not {"missing", "failed"} & set(statuses),
         delta_all=float(delta(values.to_numpy())),
         delta_all_healthy=float(delta(healthy.to_numpy())),

@@ -25,7 +25,6 @@ from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
     DatasetInput,
-    Experiment,
     InputTag,
     Metric,
     Param,
@@ -38,7 +37,7 @@ from mlflow.tracking import get_tracking_uri
 from sqlalchemy.exc import SQLAlchemyError
 
 from mm_mlflow.design import Cell, Design
-from mm_mlflow.errors import InvalidInput, TrackingError, unknown
+from mm_mlflow.errors import InvalidInput, TrackingError, UnknownExperiment, unknown
 from mm_mlflow.frame import SCHEMA, ExperimentRef, RawRun
 
 logger = logging.getLogger(__name__)
@@ -77,10 +76,12 @@ def connect(uri: str | None = None) -> str:
     uri = uri or get_tracking_uri()
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
-    if urlsplit(uri).scheme in {"http", "https"}:
-        try:
-            requests.get(uri, timeout=_CONNECT_SECONDS)
-        except requests.RequestException as error:
+    address = urlsplit(uri)
+    if address.scheme in {"http", "https"}:
+        port = address.port or {"http": 80, "https": 443}[address.scheme]
+        try:  # a connection only: certificates, proxies and patience are MLflow's own business
+            socket.create_connection((address.hostname or "", port), _CONNECT_SECONDS).close()
+        except OSError as error:
             raise TrackingError(
                 f"tracking server {uri!r} does not answer ({type(error).__name__}); "
                 "start it, or name another with --tracking-uri or MLFLOW_TRACKING_URI"
@@ -116,14 +117,13 @@ def open_store(
     uri = connect(uri)
     with reading_errors(uri):
         client = MlflowClient(tracking_uri=uri)
-        found = _named_by_environment(client) if experiment_name is None else None
-        name = experiment_name or (found.name if found else fallback)
+        name = experiment_name or _named_by_environment(client) or fallback
         if name is None:
             raise InvalidInput("no experiment is named: give --experiment-name, or a design")
-        found = found or client.get_experiment_by_name(name)
+        found = client.get_experiment_by_name(name)
         if found is None and not create:
             known = [item.name for item in client.search_experiments(max_results=1000)]
-            raise unknown("experiment", name, known)
+            raise UnknownExperiment(str(unknown("experiment", name, known)))
         if found is None:
             found = client.get_experiment(_create_experiment(client, name))
         if found.lifecycle_stage != "active":
@@ -142,15 +142,17 @@ def _create_experiment(client: MlflowClient, name: str) -> str:
         return str(found.experiment_id)
 
 
-def _named_by_environment(client: MlflowClient) -> Experiment | None:
+def _named_by_environment(client: MlflowClient) -> str | None:
     identifier = os.environ.get("MLFLOW_EXPERIMENT_ID")
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if identifier and identifier != "0":
-        return client.get_experiment(identifier)
-    if name and name != "Default":
-        found = client.get_experiment_by_name(name)
-        return found or client.get_experiment(_create_experiment(client, name))
-    return None
+        try:
+            return str(client.get_experiment(identifier).name)
+        except MlflowException as error:
+            raise InvalidInput(
+                f"MLFLOW_EXPERIMENT_ID {identifier!r} is no experiment of this store"
+            ) from error
+    return name if name and name != "Default" else None
 
 
 # ---- the run that `mlflow run` made ----
@@ -182,8 +184,11 @@ def _project_run(store: Store) -> Run | None:
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if not run_id:
         return None
-    with reading_errors(store.uri):
+    try:
         return store.client.get_run(run_id)
+    except MlflowException:
+        logger.warning("MLFLOW_RUN_ID %s is no run of %s: not used", run_id, store.uri)
+        return None
 
 
 # ---- writing ----
@@ -257,8 +262,13 @@ def log_dataset(
         source=json.dumps({"dataset": name}),
         profile=json.dumps(profile),
     )
-    tags = [InputTag("mlflow.data.context", context)]
-    store.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
+    inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
+    try:
+        store.client.log_inputs(run_id, datasets=inputs)
+    except MlflowException:
+        # Two that log one new dataset at once race for its row, and one is refused (seen): the row
+        # is there now.
+        store.client.log_inputs(run_id, datasets=inputs)
 
 
 def finish(store: Store, run_id: str, status: str = "FINISHED") -> None:
@@ -267,10 +277,12 @@ def finish(store: Store, run_id: str, status: str = "FINISHED") -> None:
 
 
 def supersede(store: Store, run_id: str, report: str) -> None:
-    """Tag older reports of the same kind and arguments with the run that replaces them."""
+    """Tag earlier reports of the same kind and arguments with the run that replaces them."""
+    start = store.client.get_run(run_id).info.start_time
     for run in read_runs(store, "tags.`mm.kind` = 'report'"):
         if (
-            run.tags.get("mm.report") == report
+            run.start_time <= start
+            and run.tags.get("mm.report") == report
             and run.run_id != run_id
             and "mm.superseded_by" not in run.tags
         ):
@@ -318,11 +330,6 @@ def running_cells(store: Store, sweep: str) -> list[RawRun]:
     return [run for run in read_runs(store, query) if run.kind == "cell"]
 
 
-def is_finished(run: RawRun, dataset: str) -> bool:
-    """Whether a run is a whole cell trained on the data with this digest."""
-    return run.kind == "cell" and run.status == "FINISHED" and run.tags.get("mm.dataset") == dataset
-
-
 def abandoned(run: RawRun, sweep: str | None = None) -> str | None:
     """Why a RUNNING cell or sweep has no process any more; None if it may have one.
 
@@ -356,7 +363,9 @@ def _alive(pid: Any) -> bool:
 
 
 def kill(store: Store, run: RawRun, reason: str) -> None:
-    """Mark an abandoned attempt KILLED, with the reason."""
+    """Mark an abandoned attempt KILLED, with the reason; unless it has ended meanwhile."""
+    if store.client.get_run(run.run_id).info.status != "RUNNING":
+        return
     store.client.set_tag(run.run_id, "mm.killed", reason)
     finish(store, run.run_id, "KILLED")
 
@@ -426,9 +435,19 @@ def with_records(store: Store, runs: Sequence[RawRun]) -> list[RawRun]:
             return run
         records: dict[str, Any] = {}
         checks: list[str] = []
-        for document in _evaluations(store, run.run_id):
-            records |= document["metrics"]
-            checks += document["checks"]["failed"]
+        try:
+            for document in _evaluations(store, run.run_id):
+                records |= document["metrics"]
+                checks += document["checks"]["failed"]
+        except (OSError, ValueError, KeyError, MlflowException) as error:
+            raise TrackingError(
+                f"run {run.run_id}: metrics.json cannot be read: {error}"
+            ) from error
+        if not records:
+            raise TrackingError(
+                f"run {run.run_id} is a finished cell without its metrics.json: "
+                "are its artifacts where this machine can read them?"
+            )
         return replace(run, records=records, checks=tuple(checks))
 
     with reading_errors(store.uri), ThreadPoolExecutor(max_workers=8) as pool:
@@ -458,8 +477,23 @@ def newest_design(store: Store, runs: Sequence[RawRun]) -> tuple[Design, str | N
             f"experiment {store.experiment.name!r} holds no sweep ({len(runs)} runs): "
             "name its design with --design"
         )
-    newest = sweeps[-1]
-    return read_design(store, newest.run_id), newest.tags.get("mm.dataset")
+    for newest in reversed(sweeps):
+        # A sweep that was killed at its very start has not stored its design.
+        with reading_errors(store.uri):
+            stored = {item.path for item in store.client.list_artifacts(newest.run_id)}
+        if "design.yaml" in stored:
+            return read_design(store, newest.run_id), newest.tags.get("mm.dataset")
+    raise TrackingError(
+        f"no sweep of experiment {store.experiment.name!r} has its design.yaml: "
+        "are its artifacts where this machine can read them? Else name the design with --design"
+    )
+
+
+def newest_dataset(runs: Sequence[RawRun], design_id: str) -> str | None:
+    """The digest of the training data that the newest sweep of a design used; None without one."""
+    sweeps = [r for r in runs if r.kind == "sweep" and r.tags.get("mm.design_id") == design_id]
+    newest = max(sweeps, key=lambda run: run.start_time, default=None)
+    return newest.tags.get("mm.dataset") if newest else None
 
 
 def read_design(store: Store, run_id: str) -> Design:

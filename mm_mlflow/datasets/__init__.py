@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from mm_mlflow import registry
-from mm_mlflow.design import DatasetSpec, Design, InterventionSpec, canonical_json, one_line
+from mm_mlflow.design import DatasetSpec, Design, InterventionSpec, one_line
 from mm_mlflow.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def bind(design: Design) -> Design:
 
 def open_splits(spec: DatasetSpec) -> Mapping[str, Split]:
     """The splits of a dataset, from its cache where that is whole; opened once per process."""
-    return _open_splits(canonical_json(spec.model_dump(mode="json")))
+    return _open_splits(spec.model_dump_json())
 
 
 @lru_cache(maxsize=8)

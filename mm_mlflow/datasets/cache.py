@@ -45,6 +45,7 @@ def load_or_build(path: Path, build: Callable[[], Mapping[str, Split]]) -> dict[
         logger.warning("the cache %s is broken (%s): building it again", path, problem)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
+    fresh.chmod(path.parent.stat().st_mode & 0o777)  # mkdtemp's own is for one user only
     try:
         _write(fresh, build())
         _replace(fresh, path)
@@ -95,6 +96,8 @@ def _problem(path: Path) -> str | None:
     try:
         meta = json.loads((path / _META).read_text(encoding="utf-8"))
         sizes: dict[str, int] = meta["bytes"]
+    except PermissionError:
+        raise  # somebody else's: not broken
     except (OSError, ValueError, KeyError) as error:
         return f"{_META}: {error}"
     for name, size in sizes.items():

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mm_mlflow import outcomes
 from mm_mlflow.errors import InvalidInput
 from mm_mlflow.evaluation.checks import Checks
 from mm_mlflow.evaluation.planning import Task
@@ -113,7 +114,7 @@ def _evaluate(
             )
         probe = probes[examples]
         with probe.watched() as watch:
-            found[task.key] = _conform(task, task.intervention.outcomes(probe))
+            found[task.key] = _conform(task, task.intervention.outcomes(probe), probe.logits)
         checks.images(task.key, task.intervention, watch)
         if (kind := (*examples, type(task.intervention))) not in judged:
             judged.add(kind)
@@ -134,7 +135,7 @@ def _evaluate(
     )
 
 
-def _conform(task: Task, outcome: np.ndarray) -> np.ndarray:
+def _conform(task: Task, outcome: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """``(n,)`` float64 in [0, 1], 0 for every example whose clean logits are not finite."""
     shaped = isinstance(outcome, np.ndarray) and outcome.shape == (task.n,)
     if not shaped or not ((outcome >= 0) & (outcome <= 1)).all():  # NaN fails too
@@ -142,7 +143,7 @@ def _conform(task: Task, outcome: np.ndarray) -> np.ndarray:
         raise InvalidInput(
             f"{task.intervention!r} returned {got}: ({task.n},) outcomes in [0, 1] are needed"
         )
-    return outcome.astype(np.float64, copy=False)
+    return np.where(outcomes.finite(logits), outcome, 0.0).astype(np.float64)
 
 
 def _out_of_memory(error: BaseException) -> bool:

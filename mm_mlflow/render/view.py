@@ -120,7 +120,7 @@ def view(sheet: Sheet) -> SheetView:
         lead=" ".join(filter(None, sentences)),
         delta_words=words.delta_sentence(sheet, how),
         delta_all=_delta(
-            sheet, how, sheet.delta_all, sheet.delta_all_healthy, words.count(sheet, "diverged") > 0
+            sheet, how, sheet.delta_all, sheet.delta_all_healthy, sheet.n_diverged > 0
         ),
         numbers=how,
         unit="Values in percent, Δ in points (percentage points)."

@@ -168,7 +168,7 @@ def notices(sheet: Sheet, how: Numbers) -> list[str]:
             f"{'has' if len(sheet.missing) == 1 else 'have'} no value, so every Δ is a lower bound "
             f"({LOWER_BOUND})."
         )
-    if diverged := count(sheet, "diverged"):
+    if diverged := sheet.n_diverged:
         runs = plural(diverged, "run")
         found.append(
             f"{runs} diverged ({DIVERGED_MARK}): with {'it' if diverged == 1 else 'them'} Δ over "
@@ -179,7 +179,7 @@ def notices(sheet: Sheet, how: Numbers) -> list[str]:
         width = f"{100 * sheet.within:g} {'point' if sheet.within == 0.01 else 'points'}"
         found.append(
             f"Only runs within {width} of the best accuracy are counted; "
-            f"{count(sheet, 'excluded')} are left out on purpose."
+            f"{sheet.n_excluded} are left out on purpose."
         )
     if sheet.mixed:
         found.append("Mixed: runs that were measured with different parameters stand side by side.")
@@ -190,14 +190,3 @@ def notices(sheet: Sheet, how: Numbers) -> list[str]:
             f"{sheet.n_runs:,} runs."
         )
     return found
-
-
-def count(sheet: Sheet, status: str) -> int:
-    """How many distinct runs in the tables have ``status``."""
-    return len({
-        run or f"{table.axis} {i} {j}"
-        for table in sheet.tables
-        for i, (states, runs) in enumerate(zip(table.status, table.run_ids, strict=True))
-        for j, (state, run) in enumerate(zip(states, runs, strict=True))
-        if state == status
-    })  # fmt: skip

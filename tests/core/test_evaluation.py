@@ -469,6 +469,29 @@ def test_a_diverged_model_is_a_result() -> None:
     assert evaluate(trained_net(), planned("accuracy")).health == "ok"
 
 
+class OnlyPerturbed(nn.Module):
+    """Not finite on the clean images, as good as ever on any other."""
+
+    def __init__(self, clean: Tensor) -> None:
+        super().__init__()
+        self.clean, self.net = clean, trained_net()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.net(images)
+        known = (images[:, None] == self.clean).flatten(2).all(dim=2).any(dim=1)
+        return torch.where(known[:, None], torch.nan, logits)
+
+
+def test_what_is_not_finite_without_intervention_is_wrong_under_every_one() -> None:
+    """Even where the perturbed image alone would be classified correctly."""
+    small = first(digits()[1], 50)
+    specs = ({"name": "input_perturbation", "lambda": 1e-3},
+             {"name": "pgd", "delta": 0.001, "until": "last"})  # fmt: skip
+    model = OnlyPerturbed(small.batch(slice(None)))
+    found = evaluate(model, planned(*specs, test=small))
+    assert set(found.values.values()) == {0.0}
+
+
 def test_a_pass_is_named_by_its_keys() -> None:
     """The id has 12 hex digits, does not depend on order, and differs with the keys."""
     small = first(digits()[1], 50)

@@ -239,6 +239,19 @@ def test_diverged_runs_count_and_delta_is_given_without_them() -> None:
     assert any("Diverged: 1 runs" in note for note in build_report(frame, DESIGN).notes)
 
 
+def test_diverged_runs_outside_the_tables_are_said_all_the_same() -> None:
+    """Δall is over all runs, so a diverged one counts even where ``--axis`` hides its table."""
+    from mm_mlflow.render import renderer
+
+    runs = random_runs(1)
+    cell = DESIGN.cells()[3]
+    assert cell.axes["learning_rate"] == 0.05
+    runs[3] = run_of(cell, metrics={"accuracy": 0.0}, tags={"mm.health": "diverged"})
+    sheet = build_sheet(frame_of(runs), DESIGN, "accuracy", axes=["batch_size"])
+    assert sheet.n_diverged == 1
+    assert "1 run diverged" in renderer("md")(sheet).decode()
+
+
 def test_within_keeps_models_of_similar_accuracy() -> None:
     """The band is closed, on purpose excluded runs are no holes, and Δ is over those that stay."""
     values = [0.95, 0.94, 0.9399, 0.90] * 3

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
+from helpers import Command
 from mlflow import MlflowClient
 
-from mm_mlflow import datasets
+from mm_mlflow import datasets, runner
+from mm_mlflow.cli import main
 
 SMALL = """
 name: small
@@ -68,3 +72,28 @@ def small(tmp_path: Path) -> Path:
     path = tmp_path / "design.yaml"
     path.write_text(SMALL, encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def command() -> Command:
+    """Run the command line in this process; stdout and stderr apart."""
+
+    def run(*arguments: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells in this process, one after the other: what is tested is not the engine."""
+    monkeypatch.setattr(runner.engine, "workers", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(
+        runner.engine,
+        "run",
+        lambda _, function, items: ((key, function(job)) for key, job in items),
+    )

@@ -31,12 +31,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_ten_lines_of_python_run(monkeypatch: pytest.MonkeyPatch, small: Path) -> None:
+@pytest.mark.usefixtures("in_process")
+def test_the_ten_lines_of_python_run(small: Path) -> None:
     """As they stand, on an experiment of that name."""
-    monkeypatch.setattr(runner.engine, "workers", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(
-        runner.engine, "run", lambda _, function, items: ((k, function(job)) for k, job in items)
-    )
     small.write_text(small.read_text().replace("name: small", "name: digits_skewed"))
     assert CliRunner().invoke(cli.main, ["sweep", str(small)]).exit_code == 0
     (code,) = blocks("python")

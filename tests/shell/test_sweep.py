@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,69 +15,14 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+from helpers import Command, artifact, artifacts, predictions, runs_of
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
 from mm_mlflow import models, outcomes, runner, tracking
-from mm_mlflow.cli import main
 from mm_mlflow.datasets import bind, open_splits
 from mm_mlflow.design import Design
 from mm_mlflow.experiment import read
 from mm_mlflow.tracking import Store
-
-Command = Callable[..., Result]
-
-
-@pytest.fixture
-def command() -> Command:
-    """Run the command line in this process; stdout and stderr apart."""
-
-    def run(*arguments: str, code: int = 0) -> Result:
-        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == code, result.output
-        return result
-
-    return run
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cells in this process, one after the other: what is tested is not the engine."""
-    import contextlib
-
-    monkeypatch.setattr(runner.engine, "workers", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(
-        runner.engine,
-        "run",
-        lambda _, function, items: ((key, function(job)) for key, job in items),
-    )
-
-
-def runs_of(kind: str, name: str = "small") -> list[Run]:
-    client = MlflowClient()
-    experiment = client.get_experiment_by_name(name)
-    assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], max_results=1000)
-    return [run for run in found if run.data.tags.get("mm.kind") == kind]
-
-
-def artifact(run: Run, path: str) -> bytes:
-    return Path(MlflowClient().download_artifacts(run.info.run_id, path)).read_bytes()
-
-
-def artifacts(run: Run, folder: str = "") -> set[str]:
-    found = set()
-    for item in MlflowClient().list_artifacts(run.info.run_id, folder):
-        found |= artifacts(run, item.path) if item.is_dir else {item.path}
-    return found
-
-
-def predictions(run: Run) -> pd.DataFrame:
-    (path,) = (path for path in artifacts(run) if path.endswith("predictions.parquet"))
-    return pd.read_parquet(io.BytesIO(artifact(run, path)))
 
 
 def test_sweep_and_sheet_with_real_workers(small: Path, command: Command) -> None:

@@ -192,7 +192,7 @@ def test_a_file_that_is_no_model_is_refused(data: bytes) -> None:
         ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd'; did you mean 'sgd'"),
         ({"augmentation": "randaugmnt"}, "unknown augmentation .* did you mean 'randaugment'"),
         ({"architecture": "resnet9"}, "unknown architecture 'resnet9'; did you mean 'resnet8'"),
-        ({"architecture_arguments": {"wide": 3}}, "architecture 'mlp': .*wide"),
+        ({"architecture_arguments": {"wide": 3}}, "architecture 'mlp' does not take .*wide"),
     ],
 )
 def test_unknown_names_are_refused_before_training(

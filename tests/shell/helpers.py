@@ -1,0 +1,38 @@
+"""What shell tests share: reading runs and artifacts back with MLflow alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from click.testing import Result
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+Command = Callable[..., Result]
+
+
+def runs_of(kind: str, name: str = "small") -> list[Run]:
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], max_results=1000)
+    return [run for run in found if run.data.tags.get("mm.kind") == kind]
+
+
+def artifact(run: Run, path: str) -> bytes:
+    return Path(MlflowClient().download_artifacts(run.info.run_id, path)).read_bytes()
+
+
+def artifacts(run: Run, folder: str = "") -> set[str]:
+    found = set()
+    for item in MlflowClient().list_artifacts(run.info.run_id, folder):
+        found |= artifacts(run, item.path) if item.is_dir else {item.path}
+    return found
+
+
+def predictions(run: Run) -> pd.DataFrame:
+    (path,) = (path for path in artifacts(run) if path.endswith("predictions.parquet"))
+    return pd.read_parquet(io.BytesIO(artifact(run, path)))

@@ -1,0 +1,288 @@
+"""Promises between this program, MLflow and its readers that no single number shows."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Command, artifact, runs_of
+from mlflow import MlflowClient
+
+from mm_mlflow import runner, tracking
+from mm_mlflow.datasets import bind, open_splits
+from mm_mlflow.design import Design
+from mm_mlflow.errors import TrackingError
+from mm_mlflow.tracking import Store
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_cell_is_written_in_an_order_that_makes_finished_mean_whole(
+    small: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Artifacts, then metrics, then FINISHED."""
+    events: list[str] = []
+
+    def noting(name: str, original: Any) -> Any:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            events.append(name if name != "log" else f"log {','.join(sorted(kwargs))}")
+            return original(*args, **kwargs)
+
+        return wrapped
+
+    for name in ("create_run", "log_files", "log", "finish"):
+        monkeypatch.setattr(tracking, name, noting(name, getattr(tracking, name)))
+    command("train", small, "--seed", "0")
+    assert events == ["create_run", "log params", "log_files", "log metrics,series,tags", "finish"]
+
+
+def test_the_heartbeat_is_refreshed_while_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tag changes until the block ends; a store that fails is no reason to stop working."""
+    store = tracking.open_store(None, "beats", create=True)
+    run_id = tracking.create_run(store, "x", {"mm.heartbeat": "0"})
+    beats: list[str] = []
+    enough = threading.Event()
+    original = MlflowClient.set_tag
+
+    def set_tag(client: MlflowClient, run: str, key: str, value: str) -> None:
+        original(client, run, key, value)
+        beats.append(value)
+        if len(beats) == 2:
+            raise tracking.MlflowException("the store is away")
+        if len(beats) >= 4:
+            enough.set()
+
+    monkeypatch.setattr(tracking, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(MlflowClient, "set_tag", set_tag)
+    with tracking.heartbeat(store, run_id):
+        assert enough.wait(timeout=60)
+    number = len(beats)
+    assert MlflowClient().get_run(run_id).data.tags["mm.heartbeat"] == beats[-1]
+    assert int(beats[-1]) > 0
+    assert number == len(beats)
+
+
+BLOCKED = """
+import sys
+class Block:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] in {"torch", "torchvision", "optuna", "dask", "distributed"}:
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Block())
+from mm_mlflow.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.usefixtures("in_process")
+def test_reading_needs_no_torch_optuna_or_dask(small: Path, command: Command) -> None:
+    """``status`` and ``sheet`` with all of them blocked from import; ``sweep`` does need them."""
+    command("sweep", small, "--smoke")
+    for words, code in [
+        (["status", str(small)], 0),
+        (["sheet", "--experiment-name", "small", "--metric", "accuracy"], 0),
+        (["sweep", str(small)], 1),
+    ]:
+        done = subprocess.run(
+            [sys.executable, "-c", BLOCKED, *words], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+    assert len(runs_of("report")) == 1
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_experiment_that_the_environment_names(
+    small: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By name or id, unless it is Default; an option wins; reading creates nothing."""
+    client = MlflowClient()
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "ghost")
+    assert "unknown experiment 'ghost'" in command("sheet", code=2).output
+    assert "unknown experiment 'ghost'" in command("status", small, code=2).output
+    command("sweep", small, "--dry-run")
+    assert client.get_experiment_by_name("ghost") is None
+    command("sweep", small, "--smoke")
+    assert len(runs_of("cell", "ghost")) == 3
+    command("sweep", small, "--smoke", "--experiment-name", "option")
+    assert len(runs_of("cell", "option")) == 3
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    found = client.get_experiment_by_name("option")
+    assert found is not None
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", found.experiment_id)
+    assert "'option'" in command("status").output
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "77")
+    assert "MLFLOW_EXPERIMENT_ID '77'" in command("status", code=2).output
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
+    command("sweep", small, "--smoke")
+    assert len(runs_of("cell", "small")) == 3
+
+
+@pytest.mark.usefixtures("in_process")
+def test_options_of_sheet(small: Path, command: Command) -> None:
+    """``--axis``, ``--within`` and ``--mixed`` reach the sheets, and are said in them."""
+    command("sweep", small)
+    base = ["sheet", "--experiment-name", "small", "--json", "--metric", "accuracy"]
+    (sheet,) = json.loads(command(*base, "--axis", "batch_size").output)["sheets"]
+    assert [table["axis"] for table in sheet["tables"]] == ["batch_size"]
+    (sheet,) = json.loads(command(*base, "--within", "0.0").output)["sheets"]
+    assert sheet["within"] == 0
+    assert sheet["n_runs"] + sheet["n_excluded"] == 6
+    assert sheet["n_runs"] < 6
+    path = next(Path.cwd().glob("mlruns/**/metrics.json"))
+    document = json.loads(path.read_text())
+    document["metrics"]["accuracy"]["version"] = 2
+    path.write_text(json.dumps(document))
+    assert "--mixed" in command("sheet", "--experiment-name", "small", code=2).output
+    (sheet,) = json.loads(command(*base, "--mixed").output)["sheets"]
+    assert sheet["mixed"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_an_explicit_design_counts_only_runs_on_its_data(small: Path, command: Command) -> None:
+    """The newest sweep of that design tells which; without one, several sets of data are said."""
+    command("sweep", small)
+    run = runs_of("cell")[0]
+    MlflowClient().set_tag(run.info.run_id, "mm.dataset", "0" * 64)
+    status = json.loads(command("status", small, "--json").output)
+    assert (len(status["finished"]), len(status["missing"]), len(status["extra"])) == (5, 1, 1)
+    for sweep in runs_of("sweep"):
+        MlflowClient().delete_run(sweep.info.run_id)
+    said = command("sheet", "--experiment-name", "small", "--design", small).output
+    assert "trained on 2 different sets of data" in said
+
+
+@pytest.mark.usefixtures("in_process")
+def test_artifacts_that_cannot_be_read_are_no_empty_records(small: Path, command: Command) -> None:
+    """A database copied without its artifacts: refused by name, not shown as raw numbers."""
+    command("sweep", small, "--smoke")
+    path = next(Path.cwd().glob("mlruns/**/metrics.json"))
+    path.write_text("{")
+    assert (
+        "metrics.json cannot be read"
+        in command("sheet", "--experiment-name", "small", code=1).output
+    )
+    path.unlink()
+    line = command("sheet", "--experiment-name", "small", code=1).output
+    assert path.parts[-5] in line
+    assert "metrics.json" in line
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_sweep_killed_at_its_start_hides_no_older_plan(small: Path, command: Command) -> None:
+    """Its run is there, its design.yaml is not: the sweep before it is the plan."""
+    command("sweep", small)
+    store = tracking.open_store(None, "small")
+    tracking.create_run(store, "sweep", {"mm.kind": "sweep", "mm.design_id": "x"})
+    assert (
+        len(json.loads(command("status", "--json", "--experiment-name", "small").output)["planned"])
+        == 6
+    )
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_store_that_takes_no_artifacts_leaves_nothing_running(
+    small: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep and the cell end, and the reason is one line."""
+
+    def fails(*_: Any) -> None:
+        raise tracking.MlflowException("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifacts", fails)
+        said = command("sweep", small, "--smoke", code=1)
+        assert "no space left" in said.stderr
+        assert "Traceback" not in said.output
+        command("train", small, "--seed", "0", code=1)
+    states = {run.info.status for kind in ("sweep", "cell") for run in runs_of(kind)}
+    assert states == {"KILLED", "FAILED"}
+
+
+def _log_dataset(store: Store, run_id: str, start: Any, errors: Any) -> None:
+    start.wait()
+    try:
+        tracking.log_dataset(store, run_id, "data", "d" * 64, "training", {})
+    except Exception as error:  # noqa: BLE001 - what is asked is whether there is any
+        errors.put(repr(error))
+
+
+def test_two_processes_may_log_one_new_dataset_at_once() -> None:
+    """MLflow refuses one of them (seen); it asks again."""
+    store = tracking.open_store(None, "race", create=True)
+    context = multiprocessing.get_context("spawn")
+    barrier, errors = context.Barrier(2), context.Queue()
+    runs = [tracking.create_run(store, "x", {}) for _ in range(2)]
+    processes = [
+        context.Process(target=_log_dataset, args=(store, run, barrier, errors)) for run in runs
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert errors.empty()
+    for run in runs:
+        assert len(MlflowClient().get_run(run).inputs.dataset_inputs) == 1
+
+
+@pytest.mark.usefixtures("in_process")
+def test_an_ended_run_is_never_marked_killed(small: Path, command: Command) -> None:
+    """A run read as RUNNING may have ended since."""
+    command("train", small, "--seed", "0")
+    store = tracking.open_store(None, "small")
+    (run,) = tracking.read_runs(store)
+    tracking.kill(store, run, "a stale reading")
+    assert MlflowClient().get_run(run.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_run_id_of_another_store_is_not_used(
+    small: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable left over from somewhere else stops nothing."""
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    command("sweep", small, "--smoke")
+    assert len(runs_of("cell")) == 3
+
+
+def test_a_file_store_is_named_with_the_way_out(tmp_path: Path) -> None:
+    """MLflow refuses ./mlruns as a store: the line says how to move it."""
+    with pytest.raises(TrackingError, match="migrate-filestore"):
+        tracking.open_store(str(tmp_path / "files"), "x")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_failed_sweep_with_sheet_is_a_failure_not_bad_usage(
+    small: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit status 1 where every cell failed, and the document is still printed."""
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise ValueError("no luck")
+
+    monkeypatch.setattr(runner.training, "train", fails)
+    result = command("sweep", small, "--sheet", "--json", code=1)
+    assert len(json.loads(result.stdout)["failed"]) == 6
+
+
+def test_cells_are_found_by_content_whatever_text_arguments_look_like(small: Path) -> None:
+    """The text 007 is a name, not a number, wherever it is no level."""
+    text = small.read_text().replace("{name: digits_skewed}", '{name: x, tag: "007"}')
+    other = text.replace('"007"', "7")
+    ids = [Design.parse(t).cells()[0].id for t in (text, other)]
+    assert ids[0] != ids[1]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_every_input_of_a_run_is_logged(small: Path, command: Command) -> None:
+    """The training data and each split that is measured, by 32 digits of their digests."""
+    command("train", small, "--seed", "0")
+    (run,) = runs_of("cell")
+    splits = open_splits(bind(Design.load(small)).dataset)
+    found = {item.dataset.digest for item in run.inputs.dataset_inputs}
+    assert found == {split.digest[:32] for split in splits.values()}
+    assert json.loads(artifact(run, "cell.json"))["id_version"] == 1
