@@ -49,7 +49,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click
                     traceback.print_exc()
                 elif line := _one_line(error):
                     click.echo(line, err=True)
-                sys.exit(2 if isinstance(error, InvalidInput) else 1)
+                sys.exit(_exit_status(error))
 
         options = [
             click.option(
@@ -64,6 +64,12 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click
         return main.command(name, **settings)(guarded)
 
     return decorate
+
+
+def _exit_status(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return 130  # as shells have it: 128 + SIGINT
+    return 2 if isinstance(error, InvalidInput) else 1
 
 
 def _one_line(error: BaseException) -> str:
@@ -194,17 +200,31 @@ def status(
         return
     click.echo(f"experiment {store.experiment.name!r} by design {plan.name!r}")
     for word, cells in document.items():
-        click.echo(f"{word:>10} {len(cells)}")
+        click.echo(f"{word:<10} {len(cells):>6}  {_STATUS_WORDS[word]}")
     for word in ("failed", "missing"):
         for cell in document[word]:
             attempts = cell.get("attempts", [])
             tried = ", ".join(f"{item['status']} {item['run_id']}" for item in attempts)
             click.echo(f"{word}: {cell['name']}" + (f" ({tried})" if tried else ""))
+    for word in ("extra", "foreign"):
+        for run in document[word]:
+            click.echo(f"{word}: {run['name']} (run {run['run_id']})")
     for item in document["duplicates"]:
         others = ", ".join(item["others"])
         click.echo(
             f"duplicate: cell {item['cell'][:12]} counts run {item['counted']}, not {others}"
         )
+
+
+_STATUS_WORDS = {
+    "planned": "cells of the design",
+    "finished": "have a finished run that counts",
+    "failed": "have failed runs only: the next sweep tries them again",
+    "missing": "have no finished run",
+    "extra": "cells here that the design does not plan, or trained on other data",
+    "foreign": "runs of other programs with the params of a planned cell",
+    "duplicates": "cells with several finished runs: the latest counts",
+}
 
 
 @command("sheet")
@@ -328,7 +348,7 @@ def _levels(pairs: Sequence[str], extra: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         axis, equals, level = pair.partition("=")
         if not equals or not axis or not level:
-            raise InvalidInput(f"--set {pair!r} is not allowed: AXIS=LEVEL is")
+            raise InvalidInput(f"--set {pair!r} is not allowed: --set AXIS=LEVEL is")
         levels[axis] = level
     words = list(extra)
     while words:

@@ -124,7 +124,7 @@ def where_to_look(store: Store, run_id: str) -> str:
     """How to open a report run in MLflow's UI."""
     page = f"#/experiments/{store.experiment.id}/runs/{run_id}"
     if store.uri.startswith(("http://", "https://")):
-        return f"Report: {store.uri.rstrip('/')}/{page}"
+        return f"Report: {store.uri.rstrip('/')}/{page}/artifacts"
     here = f"sqlite:///{Path.cwd()}/"
     uri = f"sqlite:///{store.uri.removeprefix(here)}" if store.uri.startswith(here) else store.uri
     return (

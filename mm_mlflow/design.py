@@ -203,6 +203,22 @@ class Keep(_Strict):
     logits: Literal["float32", "float16", "none"] = "float32"
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as ever, but a key that stands twice is refused: the last would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str | int | float) and key in seen:
+                line = key_node.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} twice, line {line}"
+                )
+            seen.add(key if isinstance(key, str | int | float) else id(key_node))
+        return super().construct_mapping(node, deep)
+
+
 @dataclass(frozen=True)
 class Cell:
     """One training: a configuration and a seed.
@@ -279,7 +295,7 @@ class Design(_Strict):
             InvalidInput: with one line that names the place, the value and what is allowed.
         """
         try:
-            data = yaml.safe_load(text)
+            data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
         except yaml.YAMLError as error:
             raise InvalidInput(f"{source}: not YAML: {' '.join(str(error).split())}") from error
         if not isinstance(data, Mapping):
@@ -294,6 +310,8 @@ class Design(_Strict):
         """Read ``design.yaml``, or the ``design.yaml`` of a folder."""
         path = Path(path)
         if path.is_dir():
+            if not (path / "design.yaml").is_file():
+                raise InvalidInput(f"folder {str(path)!r} holds no design.yaml")
             path = path / "design.yaml"
         try:
             text = path.read_text(encoding="utf-8")
@@ -361,7 +379,7 @@ class Design(_Strict):
             if len(set(spelled)) < len(spelled):
                 raise InvalidInput(f"axis {axis.name!r} has a level twice: {', '.join(spelled)}")
             if any(not level.training for level in axis.levels) and axis.name not in settings:
-                raise unknown("training setting as an axis", axis.name, settings)
+                raise unknown("training setting in axes", axis.name, settings)
             if axis.name in self.training and not all(level.training for level in axis.levels):
                 raise InvalidInput(
                     f"training sets {axis.name!r}, which is an axis: its default says it already"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,8 +35,10 @@ def default_jobs() -> int:
 
 def check(jobs: int | None, scheduler: str | None) -> None:
     """Refuse fewer than one job, and ``jobs`` together with a cluster that has its own size."""
-    if jobs is not None and (jobs < 1 or scheduler is not None):
-        raise InvalidInput(f"jobs {jobs} is not allowed: at least 1, and not beside a scheduler")
+    if jobs is not None and jobs < 1:
+        raise InvalidInput(f"jobs {jobs} is not allowed: at least 1")
+    if jobs is not None and scheduler is not None:
+        raise InvalidInput(f"jobs {jobs} and scheduler {scheduler!r}: the cluster has its own size")
 
 
 @contextmanager
@@ -73,12 +76,18 @@ def workers(
             dashboard_address="127.0.0.1:0",  # None would still take port 8787 (seen)
             memory_limit=0,  # mapped data sets count as memory, and a paused worker helps nobody
             local_directory=scratch,
-            silence_logs=logging.ERROR,
-            preload=list(preload),
+            silence_logs=logging.CRITICAL,
+            preload=["mm_mlflow.engine", *preload],
         ) as cluster,
         Client(cluster) as client,
     ):
         yield client
+
+
+def dask_setup(_worker: object) -> None:
+    """Called by Dask in each new local worker. Ctrl-C reaches the whole process group: the driver
+    alone answers it, and closes its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _check_threads(client: Client, scheduler: str) -> None:

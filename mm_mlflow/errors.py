@@ -25,7 +25,9 @@ class TrackingError(MultiplicityError, RuntimeError):
 def unknown(kind: str, value: object, allowed: Iterable[object]) -> InvalidInput:
     """Say that ``value`` is no known ``kind``, name the nearest match, then all that is known."""
     names = [str(name) for name in allowed]
-    near = difflib.get_close_matches(str(value), names, n=1)
+    # For numbers, near in spelling is not near.
+    words = [name for name in names if not name.replace(".", "").isdigit()]
+    near = difflib.get_close_matches(str(value), words, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return InvalidInput(
         f"unknown {kind} {str(value)!r}{hint} (known: {', '.join(names) or 'none'})"

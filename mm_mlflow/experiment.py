@@ -14,7 +14,7 @@ from typing import Any
 
 from mm_mlflow import tracking
 from mm_mlflow.design import Design, canonical_json
-from mm_mlflow.errors import unknown
+from mm_mlflow.errors import InvalidInput, unknown
 from mm_mlflow.frame import Frame, RawRun, conform
 from mm_mlflow.render import digest, report_files
 from mm_mlflow.report import Report
@@ -49,6 +49,11 @@ def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
     Raises:
         InvalidInput: a pattern that matches none; the nearest key is named.
     """
+    if not frame.counted.any():
+        raise InvalidInput(
+            f"experiment {frame.experiment.name!r} holds no finished cell of the design "
+            f"({len(frame.cells)} planned)"
+        )
     known = [*frame.metrics, *sorted(set(map(str, frame.values)) - set(frame.metrics))]
     chosen: dict[str, None] = {}
     for pattern in patterns:

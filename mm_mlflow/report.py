@@ -196,7 +196,8 @@ def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
         )
     if frame.within is not None:
         notes.append(
-            f"Only runs within {100 * frame.within:g} points of the best accuracy are shown; "
+            f"Only runs within {100 * frame.within:g} "
+            f"{'point' if frame.within == 0.01 else 'points'} of the best accuracy are shown; "
             f"{int(status.get('excluded', 0))} were left out on purpose."
         )
     if frame.mismatched:
@@ -221,7 +222,14 @@ def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
         for sheet in sheets
         if sheet.mixed
     ]
-    found = Counter(text for texts in frame.checks.values() for text in texts)
+    shown = {sheet.metric for sheet in sheets}
+    others = [key for key in frame.records if key not in shown]
+    found = Counter(
+        text
+        for texts in frame.checks.values()
+        for text in texts
+        if not any(text.startswith(f"{key}:") for key in others)
+    )
     for text, number in sorted(found.items()):
         notes.append(f"Self-check, {number} of {int(frame.counted.sum())} runs: {text}")
     if changed := _environments(frame.environments):

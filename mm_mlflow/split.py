@@ -61,7 +61,9 @@ class Split:
         mask = np.ones(len(self), dtype=bool)
         for attribute, value in group.items():
             if attribute not in self.groups:
-                raise unknown(f"group attribute of split {self.name!r}", attribute, self.groups)
+                raise unknown(
+                    f"attribute of groups in split {self.name!r}:", attribute, self.groups
+                )
             if not (self.groups[attribute] == str(value)).any():
                 raise unknown(
                     f"value of group {attribute!r}", value, np.unique(self.groups[attribute])

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-# Set before MLflow is imported: it would draw a bar for every small file.
+# Set before MLflow is imported: it would draw a bar for every small file, and print two lines for
+# every run that ends, into the middle of --json.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import requests
 from mlflow import MlflowClient
@@ -119,11 +121,13 @@ def open_store(
         client = MlflowClient(tracking_uri=uri)
         name = experiment_name or _named_by_environment(client) or fallback
         if name is None:
-            raise InvalidInput("no experiment is named: give --experiment-name, or a design")
+            raise InvalidInput(
+                "no experiment is named: --experiment-name NAME, MLFLOW_EXPERIMENT_NAME, or a design does"
+            )
         found = client.get_experiment_by_name(name)
         if found is None and not create:
             known = [item.name for item in client.search_experiments(max_results=1000)]
-            raise UnknownExperiment(str(unknown("experiment", name, known)))
+            raise UnknownExperiment(f"{unknown('experiment', name, known)} in {uri}")
         if found is None:
             found = client.get_experiment(_create_experiment(client, name))
         if found.lifecycle_stage != "active":

@@ -196,6 +196,8 @@ BAD = [
     ("  batch_size: [", "  batchsize: [", "'batchsize'; did you mean 'batch_size'"),
     ("  batch_size: [", "  seed: [", "'seed'"),
     ("dataset: {name: utkface, split_seed: 0}", "dataset: 3", "dataset"),
+    ("seeds: 5", "seeds: 5\nseeds: 3", "key 'seeds' twice, line"),
+    ("seeds: 5", "seeds: 5\ninterventions: []", "interventions is empty"),
     ("axes:", "axes: {}\nlayout: star\nother:", "unknown key 'other'"),
 ]
 

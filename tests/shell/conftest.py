@@ -59,7 +59,9 @@ def _isolated(
     shutil.copy(_database, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.setenv("MM_MLFLOW_CACHE", str(_cache))
+    # What importing mm_mlflow.tracking sets, and the loop above took away.
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     monkeypatch.chdir(tmp_path)
     datasets._open_splits.cache_clear()
     yield

@@ -286,3 +286,34 @@ def test_every_input_of_a_run_is_logged(small: Path, command: Command) -> None:
     found = {item.dataset.digest for item in run.inputs.dataset_inputs}
     assert found == {split.digest[:32] for split in splits.values()}
     assert json.loads(artifact(run, "cell.json"))["id_version"] == 1
+
+
+@pytest.mark.usefixtures("in_process")
+def test_json_is_one_document_and_nothing_else(small: Path) -> None:
+    """Also against a server, for which MLflow would print two lines per run that ends."""
+    import os
+
+    assert os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] == "true"
+    words = [sys.executable, "-m", "mm_mlflow", "train", str(small), "--seed", "0", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["status"] == "trained"
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_report_of_some_metrics_says_nothing_of_the_others(small: Path, command: Command) -> None:
+    """Self-checks of metrics that are not shown stay away."""
+    text = small.read_text().replace(
+        "groups: [{skew: gs_minority}]", "groups: [{skew: gs_minority, class: 3}]"
+    )
+    small.write_text(text)
+    command("sweep", small, "--smoke")
+    base = ["sheet", "--experiment-name", "small", "--out", "out"]
+    assert "below 30" in command(*base).output
+    assert "below 30" not in command(*base, "--metric", "accuracy").output
+
+
+def test_an_experiment_without_cells_of_the_design_is_said(small: Path, command: Command) -> None:
+    """Not that a metric is unknown."""
+    tracking.open_store(None, "small", create=True)
+    words = ["sheet", "--design", str(small), "--metric", "accuracy"]
+    assert "holds no finished cell of the design" in command(*words, code=2).output

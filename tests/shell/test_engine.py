@@ -163,6 +163,21 @@ def test_two_sweeps_at_once_end_with_one_counted_run_per_cell(kill_design: Path)
     assert len(finished) == 2 + others
 
 
+def test_ctrl_c_says_one_line_and_leaves_nothing_running(kill_design: Path) -> None:
+    """SIGINT reaches the whole process group, as from a terminal; the next sweep goes on."""
+    command = [sys.executable, "-m", "mm_mlflow", "sweep", str(kill_design), "--jobs", "2"]
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    await_cells(child, lambda runs: state(runs)["FINISHED"] >= 1 and state(runs)["RUNNING"] >= 1)
+    os.killpg(child.pid, signal.SIGINT)
+    said = child.communicate()
+    assert child.returncode == 130, said
+    assert "Traceback" not in said[1]
+    assert said[1].splitlines()[-1].startswith("Interrupted")
+    assert not state(cells())["RUNNING"]
+
+
 def test_workers_of_several_threads_are_refused() -> None:
     """Trainings in threads of one process would share torch's random state."""
     from distributed import LocalCluster
