@@ -37,6 +37,7 @@ class Progress:
             self.bar.stop()
 
     def start(self, todo: Sequence[Cell], planned: int, notes: Sequence[str]) -> None:
+        """Say what is to be done, and show the bar where there is a terminal."""
         self.total = len(todo)
         if self.quiet:
             return
@@ -59,6 +60,7 @@ class Progress:
             self.bar.add_task("cells", total=self.total, failed=0, left="waiting for workers")
 
     def advance(self, result: CellResult) -> None:
+        """One more cell has ended."""
         self.done += 1
         self.failed += result.status == "failed"
         if self.quiet:

@@ -294,19 +294,23 @@ def build_sheet(
             for plan in design.tables()
             if not axes or plan.axis.name in axes
         ),
-        missing=tuple(
-            {**_levels(frame, cell), "seed": int(seed), "status": status}
-            for cell, seed, status in zip(
-                map(str, frame.cells.index), frame.cells["seed"], statuses, strict=True
-            )
-            if status in {"missing", "failed"}
-        ),
+        missing=_missing(frame, statuses),
         duplicates=frame.duplicates,
     )
 
 
-def _levels(frame: Frame, cell: str) -> dict[str, Scalar]:
-    return {str(axis): level for axis, level in frame.axes.loc[cell].to_dict().items()}
+def _missing(frame: Frame, statuses: Sequence[Status]) -> tuple[Mapping[str, Any], ...]:
+    """Levels, seed and status of the planned cells that leave a hole."""
+    rows = zip(frame.axes.to_dict("records"), frame.cells["seed"], statuses, strict=True)
+    return tuple(
+        {
+            **{str(axis): level for axis, level in levels.items()},
+            "seed": int(seed),
+            "status": status,
+        }
+        for levels, seed, status in rows
+        if status in {"missing", "failed"}
+    )
 
 
 def _status(status: Status, value: float) -> Status:

@@ -165,7 +165,12 @@ def test_two_sweeps_at_once_end_with_one_counted_run_per_cell(kill_design: Path)
 
 def test_ctrl_c_says_one_line_and_leaves_nothing_running(kill_design: Path) -> None:
     """SIGINT reaches the whole process group, as from a terminal; the next sweep goes on."""
-    command = [sys.executable, "-m", "mm_mlflow", "sweep", str(kill_design), "--jobs", "2"]
+    # Shells start background jobs with SIGINT ignored, and children inherit that: a terminal does not.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from mm_mlflow.cli import main; main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "sweep", str(kill_design), "--jobs", "2"]
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
