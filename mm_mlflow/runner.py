@@ -113,20 +113,22 @@ def prepare(design: Design) -> Material:
     Raises:
         InvalidInput: the first thing that is not allowed.
     """
+    material = _open(design)
+    kinds = {cell.training.model_dump_json(): cell.training for cell in design.cells()}
+    for settings in kinds.values():
+        training.check(settings, material.train)
+    return material
+
+
+def _open(design: Design) -> Material:
     splits = datasets.open_splits(design.dataset)
-    tasks = plan(design.interventions, splits, datasets.open_splits)
-    for settings in {
-        cell.training.model_dump_json(): cell.training for cell in design.cells()
-    }.values():
-        training.check(settings, splits["train"])
-    return Material(splits, tuple(tasks))
+    return Material(splits, tuple(plan(design.interventions, splits, datasets.open_splits)))
 
 
 @lru_cache(maxsize=4)
 def _material(design_json: str) -> Material:
-    design = Design.model_validate_json(design_json)
-    splits = datasets.open_splits(design.dataset)
-    return Material(splits, tuple(plan(design.interventions, splits, datasets.open_splits)))
+    """Opened and planned once per process: a worker takes many cells of one design."""
+    return _open(Design.model_validate_json(design_json))
 
 
 # ---- one cell ----
