@@ -236,6 +236,9 @@ _STATUS_WORDS = {
 @click.option("--within", type=float, metavar="E", help="Only runs within E of the best accuracy.")
 @click.option("--mixed", is_flag=True, help="Mix runs measured with different parameters.")
 @click.option(
+    "--confirm-labels", is_flag=True, help="Show OOD data whose two classes look swapped."
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write files, not a run."
 )
 def sheet(
@@ -244,6 +247,7 @@ def sheet(
     axes: Sequence[str],
     within: float | None,
     mixed: bool,
+    confirm_labels: bool,
     out: Path | None,
     tracking_uri: str | None,
     experiment_name: str | None,
@@ -262,6 +266,7 @@ def sheet(
         axes=axes,
         within=within,
         mixed=mixed,
+        confirm_labels=confirm_labels,
     )
 
 
@@ -371,6 +376,7 @@ def _publish(
     axes: Sequence[str] = (),
     within: float | None = None,
     mixed: bool = False,
+    confirm_labels: bool = False,
     of_sweep: bool = False,
 ) -> str | None:
     from mm_mlflow import experiment
@@ -381,8 +387,21 @@ def _publish(
     if within is not None:
         frame = frame.near_best(within)
     chosen = experiment.choose_metrics(frame, metrics)
-    report = build_report(frame, design, chosen, axes=axes, mixed=mixed)
-    asked = {"metric": metrics, "axis": axes, "within": within, "mixed": mixed}
+    report = build_report(
+        frame,
+        design,
+        chosen if metrics else (),
+        axes=axes,
+        mixed=mixed,
+        confirm_labels=confirm_labels,
+    )
+    asked = {
+        "metric": metrics,
+        "axis": axes,
+        "within": within,
+        "mixed": mixed,
+        "confirm_labels": confirm_labels,
+    }
     arguments = {key: value for key, value in asked.items() if value not in ((), None, False)}
     if explicit:
         arguments["design"] = design.id

@@ -163,6 +163,52 @@ class Frame:
             raise unknown("metric", metric, self.metrics)
 
 
+@dataclass(frozen=True)
+class FlippedLabels:
+    """A binary out-of-distribution metric whose data seem to have their two classes swapped.
+
+    Attributes:
+        median, own: medians over ``runs`` healthy runs of the metric and of accuracy.
+    """
+
+    metric: str
+    median: float
+    own: float
+    runs: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.metric}: over {self.runs} healthy runs the median is {100 * self.median:.2f}% "
+            f"where accuracy is {100 * self.own:.2f}%, as if the two classes of these data were "
+            "swapped"
+        )
+
+
+def flipped_label_maps(frame: Frame) -> dict[str, FlippedLabels]:
+    """By key, the metrics on data of another distribution whose label map seems to be flipped.
+
+    Judged once per experiment (Section 3.3 has no such check; the threshold is ours): over the
+    healthy runs that have both, the median binary out-of-distribution accuracy is below 0.5 while the
+    median accuracy is above 0.8. A single run is never judged, nor are runs whose records do not
+    tell the number of classes.
+    """
+    own = frame.records.get("accuracy", {})
+    if own.get("classes") != 2 or "accuracy" not in frame.values:
+        return {}
+    found = {}
+    for key, record in frame.records.items():
+        if record.get("intervention") != "ood_accuracy" or record.get("classes") != 2:
+            continue
+        if key not in frame.values:
+            continue
+        healthy = frame.cells["status"] == "ok"
+        both = frame.values.loc[healthy, [key, "accuracy"]].dropna()
+        median, accuracy = float(both[key].median()), float(both["accuracy"].median())
+        if len(both) > 1 and median < 0.5 and accuracy > 0.8:
+            found[key] = FlippedLabels(key, median, accuracy, len(both))
+    return found
+
+
 def conform(
     runs: Sequence[RawRun],
     design: Design,

@@ -25,6 +25,11 @@ MODELS = {
     "mlp": "mm_mlflow.models:mlp",
     "conv": "mm_mlflow.models:conv",
     "resnet8": "mm_mlflow.models:resnet8",
+    "resnet20": "mm_mlflow.models:resnet20",
+    "resnet18_cifar": "mm_mlflow.models:resnet18_cifar",
+    "resnet18": "mm_mlflow.models:resnet18",
+    "resnet50": "mm_mlflow.models:resnet50",
+    "wide_resnet50_2": "mm_mlflow.models:wide_resnet50_2",
 }
 _HEADER = "mm_mlflow"  # one key only: safetensors writes several in varying order
 
@@ -157,16 +162,67 @@ class _BasicBlock(nn.Module):
         return functional.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
-def resnet8(channels: int, _size: tuple[int, int], classes: int, width: int = 8) -> nn.Module:
-    """A residual net for small images, one basic block per stage (6n + 2 layers with n = 1)."""
-    return nn.Sequential(
-        nn.Conv2d(channels, width, 3, padding=1, bias=False),
+def resnet8(
+    channels: int, _size: tuple[int, int], classes: int, width: int = 8, stem_stride: int = 1
+) -> nn.Module:
+    """A residual net for small images, one basic block per stage (6n + 2 layers with n = 1);
+    ``stem_stride`` 2 halves the images at once: four times as fast."""
+    return _small_resnet(channels, classes, width, 1, stem_stride)
+
+
+def resnet20(channels: int, _size: tuple[int, int], classes: int, width: int = 16) -> nn.Module:
+    """He et al.'s net for CIFAR-10 (Section 4.2 there): three stages of three basic blocks."""
+    return _small_resnet(channels, classes, width, 3, 1)
+
+
+def _small_resnet(
+    channels: int, classes: int, width: int, blocks: int, stem_stride: int
+) -> nn.Module:
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, width, 3, stem_stride, padding=1, bias=False),
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
-        _BasicBlock(width, width, 1),
-        _BasicBlock(width, 2 * width, 2),
-        _BasicBlock(2 * width, 4 * width, 2),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(4 * width, classes),
-    )
+    ]
+    before = width
+    for stage in range(3):
+        after = width * 2**stage
+        for block in range(blocks):
+            layers.append(_BasicBlock(before, after, 2 if stage and not block else 1))
+            before = after
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes)]
+    return nn.Sequential(*layers)
+
+
+def resnet18_cifar(channels: int, _size: tuple[int, int], classes: int) -> nn.Module:
+    """ResNet-18 with a stem for images of 32 x 32: a 3 x 3 convolution of stride 1, no max-pooling
+    (Appendix A.1: "adapted for CIFAR10 images")."""
+    network = _torchvision("resnet18", channels, classes)
+    network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+    # As torchvision draws the convolution that this one replaces.
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+    return network
+
+
+def resnet18(channels: int, _size: tuple[int, int], classes: int) -> nn.Module:
+    """ResNet-18 of torchvision, from scratch (Section 3.1)."""
+    return _torchvision("resnet18", channels, classes)
+
+
+def resnet50(channels: int, _size: tuple[int, int], classes: int) -> nn.Module:
+    """ResNet-50 of torchvision, from scratch (Section 3.1)."""
+    return _torchvision("resnet50", channels, classes)
+
+
+def wide_resnet50_2(channels: int, _size: tuple[int, int], classes: int) -> nn.Module:
+    """WideResNet-50-2 of torchvision, from scratch (Section 3.1: "WideResNet-50x2")."""
+    return _torchvision("wide_resnet50_2", channels, classes)
+
+
+def _torchvision(name: str, channels: int, classes: int) -> nn.Module:
+    if channels != 3:
+        raise ValueError(f"images have {channels} channels: torchvision's nets take 3")
+    from torchvision.models import get_model
+
+    network: nn.Module = get_model(name, weights=None, num_classes=classes)
+    return network

@@ -14,9 +14,13 @@ from typing import Any
 import pandas as pd
 
 from mm_mlflow.design import Design
+from mm_mlflow.distribution import Distribution, build_distributions
 from mm_mlflow.errors import InvalidInput
-from mm_mlflow.frame import ExperimentRef, Frame
+from mm_mlflow.figures import FigureRow, figure_rows
+from mm_mlflow.frame import ExperimentRef, Frame, flipped_label_maps
 from mm_mlflow.sheet import Sheet, build_sheet
+
+_CONFIRM = "--confirm-labels"
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Report:
         sheets: one per metric, accuracy first.
         summary: one row per sheet, in the same order.
         cells: tidy: run, configuration, seed, metric, value; each run once.
+        distributions: all runs per group and per strength (Figures 3, 6, 8).
         notes: sentences about holes, duplicates, checks and environments, the gravest first.
     """
 
@@ -75,6 +80,20 @@ class Report:
     summary: tuple[SummaryRow, ...]
     cells: pd.DataFrame
     notes: tuple[str, ...]
+    distributions: tuple[Distribution, ...] = ()
+
+    @property
+    def figures(self) -> tuple[FigureRow, ...]:
+        """Where each of the paper's figures is in this report."""
+        pictures: dict[str, list[str]] = {}
+        for item in self.distributions:
+            pictures.setdefault(item.intervention, []).append(f"distributions/{item.name}.png")
+        return figure_rows(
+            self.design.dataset.name,
+            {f"sheets/{self.slug(s.metric)}/sheet.html": s.parameters for s in self.sheets},
+            pictures,
+            (),
+        )
 
     def slug(self, metric: str) -> str:
         """The folder of a metric's sheet."""
@@ -101,11 +120,16 @@ def build_report(
     *,
     axes: Sequence[str] = (),
     mixed: bool = False,
+    confirm_labels: bool = False,
 ) -> Report:
     """Sheets of ``metrics`` (all by default) with their summary and notes.
 
+    Metrics whose label map seems to be flipped (:func:`~mm_mlflow.frame.flipped_label_maps`) are left
+    out with a note, unless ``confirm_labels`` says that it is as it should be.
+
     Raises:
-        InvalidInput: no planned cell has a run, or as :func:`build_sheet`.
+        InvalidInput: no planned cell has a run, a metric asked for by name seems to have its labels
+            flipped, or as :func:`build_sheet`.
     """
     counted = frame.counted
     if not counted.any():
@@ -113,10 +137,16 @@ def build_report(
             f"experiment {frame.experiment.name!r} holds no finished cell of design {design.name!r} "
             f"({len(counted)} planned)"
         )
+    asked = list(metrics)
+    flipped = {} if confirm_labels else flipped_label_maps(frame)
+    for metric in asked:
+        if metric in flipped:
+            raise InvalidInput(f"{flipped[metric]}: map its labels, or confirm them ({_CONFIRM})")
     sheets = [
         build_sheet(frame, design, metric, axes=axes, mixed=mixed)
-        for metric in (list(metrics) or frame.metrics)
+        for metric in (asked or [key for key in frame.metrics if key not in flipped])
     ]
+    left_out = () if asked else tuple(flipped.values())
     # The reference of every ratio is there even where its own sheet was not asked for.
     reference = (
         float(build_sheet(frame, design, "accuracy", mixed=True).delta_all)
@@ -131,7 +161,14 @@ def build_report(
         sheets=tuple(sheets),
         summary=tuple(_summary(sheet, frame, reference) for sheet in sheets),
         cells=_tidy(frame, [sheet.metric for sheet in sheets]),
-        notes=tuple(_notes(frame, sheets)),
+        notes=(
+            *(
+                f"Left out: {found}. Map its labels, or confirm them ({_CONFIRM})."
+                for found in left_out
+            ),
+            *_notes(frame, sheets),
+        ),
+        distributions=build_distributions(frame, [sheet.metric for sheet in sheets]),
     )
 
 
@@ -223,6 +260,11 @@ def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
         if sheet.mixed
     ]
     shown = {sheet.metric for sheet in sheets}
+    notes += [
+        f"Shown all the same, as confirmed: {found}."
+        for key, found in flipped_label_maps(frame).items()
+        if key in shown
+    ]
     others = [key for key in frame.records if key not in shown]
     found = Counter(
         text

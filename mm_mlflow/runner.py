@@ -23,6 +23,7 @@ import torch
 import mm_mlflow
 from mm_mlflow import artifacts, datasets, engine, sampling, tracking, training
 from mm_mlflow.design import Cell, Design
+from mm_mlflow.errors import InvalidInput
 from mm_mlflow.evaluation import Evaluation, Task, evaluate, plan
 from mm_mlflow.frame import RawRun, is_finished
 from mm_mlflow.split import Split
@@ -122,6 +123,11 @@ def prepare(design: Design) -> Material:
 
 def _open(design: Design) -> Material:
     splits = datasets.open_splits(design.dataset)
+    if "train" not in splits:
+        raise InvalidInput(
+            f"dataset {design.dataset.name!r} has no split 'train' (it has {', '.join(splits)}): "
+            "it can be the data of an intervention, not of a design"
+        )
     return Material(splits, tuple(plan(design.interventions, splits, datasets.open_splits)))
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 from mm_mlflow.design import Design, Scalar
 from mm_mlflow.design import Table as TablePlan
 from mm_mlflow.errors import InvalidInput, unknown
+from mm_mlflow.figures import figure_of
 from mm_mlflow.frame import Duplicate, ExperimentRef, Frame, Status
 
 
@@ -99,6 +100,7 @@ class Sheet:
             diverged ones.
         delta_all_runs: ids of the runs at the low and the high end, None below two.
         mean, sd: over all distinct runs.
+        figure: number of the paper's figure that this sheet is, None if there is none.
         within: only runs this close to the best accuracy were kept, or None.
         missing: planned cells without a run, with their status.
     """
@@ -128,6 +130,7 @@ class Sheet:
     sd: float
     within: float | None
     mixed: bool
+    figure: int | None
     tables: tuple[SheetTable, ...]
     missing: tuple[Mapping[str, Any], ...]
     duplicates: tuple[Duplicate, ...]
@@ -155,6 +158,7 @@ class Sheet:
             "complete": self.complete,
             "within": self.within,
             "mixed": self.mixed,
+            "figure": self.figure,
             "mean": _plain(self.mean),
             "sd": _plain(self.sd),
             "delta_all": _plain(self.delta_all),
@@ -182,9 +186,11 @@ class Sheet:
             "tables",
             "missing",
             "duplicates",
+            "figure",
         }
         values: dict[str, Any] = {
             **{f.name: data[f.name] for f in fields(cls) if f.name not in special},
+            "figure": data.get("figure"),  # sheets of the first release lack it
             **{name: _number(data[name]) for name in numbers},
         }
         return cls(
@@ -289,6 +295,7 @@ def build_sheet(
         sd=float(finite.std(ddof=1)) if len(finite) > 1 else math.nan,
         within=frame.within,
         mixed=metric in frame.conflicts,
+        figure=figure_of(design.dataset.name, record),
         tables=tuple(
             _table(plan, design, frame, values)
             for plan in design.tables()

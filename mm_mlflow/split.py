@@ -84,19 +84,36 @@ class Split:
             raise InvalidInput(
                 f"examples {examples} is not allowed: 1 to {len(self)} in {self.name!r}"
             )
-        rank = np.array(
-            [hashlib.sha256(f"examples/{name}".encode()).hexdigest() for name in self.example_ids]
-        )
-        classes, counts = np.unique(self.labels, return_counts=True)
-        share = examples * counts / len(self)
-        quota = np.floor(share).astype(int)
-        largest = np.argsort(-(share - quota), kind="stable")[: examples - quota.sum()]
-        quota[largest] += 1
-        taken = []
-        for label, number in zip(classes, quota, strict=True):
-            members = np.flatnonzero(self.labels == label)
-            taken.append(members[np.argsort(rank[members])][:number])
-        return np.sort(np.concatenate(taken))
+        return stratified(self.labels, self.example_ids, examples)
+
+
+def stratified(strata: np.ndarray, example_ids: np.ndarray, examples: int) -> np.ndarray:
+    """``(examples,)`` sorted indices of a fixed part with the proportions of ``strata``.
+
+    Args:
+        strata: ``(N,)``, which stratum each example belongs to.
+        example_ids: ``(N,)`` strings, which alone decide who is taken: a smaller part lies, up to
+            rounding of the proportions, inside a larger one.
+        examples: how many.
+
+    Raises:
+        InvalidInput: more than there are, or none.
+    """
+    if not 1 <= examples <= len(strata):
+        raise InvalidInput(f"subset {examples} is not allowed: 1 to {len(strata)}")
+    rank = np.array(
+        [hashlib.sha256(f"examples/{name}".encode()).hexdigest() for name in example_ids]
+    )
+    values, counts = np.unique(strata, return_counts=True)
+    share = examples * counts / len(strata)
+    quota = np.floor(share).astype(int)
+    largest = np.argsort(-(share - quota), kind="stable")[: examples - quota.sum()]
+    quota[largest] += 1
+    taken = []
+    for value, number in zip(values, quota, strict=True):
+        members = np.flatnonzero(strata == value)
+        taken.append(members[np.argsort(rank[members])][:number])
+    return np.sort(np.concatenate(taken))
 
 
 def content_digest(

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 GROUP = "mm_mlflow.datasets"
 DATASETS = {
+    "celeba": "mm_mlflow.datasets.celeba:CelebA",
+    "cifar10_skewed": "mm_mlflow.datasets.cifar10_skewed:Cifar10Skewed",
     "digits_skewed": "mm_mlflow.datasets.digits_skewed:DigitsSkewed",
+    "fairface": "mm_mlflow.datasets.fairface:FairFace",
+    "folder": "mm_mlflow.datasets.folder:Folder",
+    "utkface": "mm_mlflow.datasets.utkface:UTKFace",
 }
 
 

@@ -30,8 +30,9 @@ class Dataset(BaseModel, ABC):
     """Base of all datasets: the fields are the arguments that design files may give.
 
     A subclass writes :meth:`build`, and raises ``version`` whenever equal arguments would build
-    something else. The first split must be ``train``: its mean and standard deviation per channel
-    normalise every split.
+    something else. The first split is ``train``: its mean and standard deviation per channel
+    normalise every split. A dataset without it cannot be trained on, but serves interventions as data
+    of another distribution; models normalise those with the statistics of their own training data.
 
     Attributes:
         locations: arguments that say where things are, not what they are.
@@ -57,11 +58,18 @@ class Dataset(BaseModel, ABC):
 
     @abstractmethod
     def build(self) -> tuple[Mapping[str, Arrays], tuple[str, ...]]:
-        """Make all splits, ``train`` among them, and the names of the classes."""
+        """Make all splits, at least one, ``train`` first if it is there, and the class names."""
 
     def fingerprint(self) -> str:
         """What identifies the source beside the arguments: override where files are read."""
         return ""
+
+    def statistics(
+        self, parts: Mapping[str, Arrays]
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel, in [0, 1] units, that normalise every split."""
+        own = parts["train"] if "train" in parts else next(iter(parts.values()))
+        return channel_statistics(own.images)
 
     def splits(self) -> dict[str, Split]:
         """All splits, memory-mapped from the cache, which is built where it is not there or broken."""
@@ -76,7 +84,7 @@ class Dataset(BaseModel, ABC):
 
     def _finished(self) -> dict[str, Split]:
         parts, class_names = self.build()
-        mean, std = channel_statistics(parts["train"].images)
+        mean, std = self.statistics(parts)
         return {
             name: Split(
                 name=name,

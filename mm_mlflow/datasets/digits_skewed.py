@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import Field
 
 from mm_mlflow.datasets.base import Arrays, Dataset
+from mm_mlflow.datasets.skew import LUMA, arrays, assign, grayscale
 
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601, which PIL's mode L uses
 _LUMINANCE_GAP = 0.2
 
 
@@ -51,6 +51,7 @@ class DigitsSkewed(Dataset):
 
         digits = load_digits()
         labels = digits.target.astype(np.int64)
+        names = tuple(str(name) for name in digits.target_names)
         colour = two_tone(digits.images / 16, np.random.default_rng([self.seed, 1]))
         gray = grayscale(colour)
         train, test = train_test_split(
@@ -65,12 +66,16 @@ class DigitsSkewed(Dataset):
             ("train", np.sort(train), self.train_skew),
             ("test", np.sort(test), self.test_skew),
         ]:
-            is_gray = skewed(labels[members], skew, rng)
+            is_gray = assign(labels[members], labels[members] < 5, skew, rng)
             images = np.where(is_gray[:, None, None, None], gray[members], colour[members])
-            parts[name] = _arrays(images, labels[members], members, is_gray)
+            parts[name] = arrays(
+                images, labels[members], members, is_gray, labels[members] < 5, names
+            )
         test = np.sort(test)
-        parts["grayscale"] = _arrays(gray[test], labels[test], test, np.ones(len(test), dtype=bool))
-        return parts, tuple(str(name) for name in digits.target_names)
+        parts["grayscale"] = arrays(
+            gray[test], labels[test], test, np.ones(len(test), dtype=bool), labels[test] < 5, names
+        )
+        return parts, names
 
 
 def two_tone(strokes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -93,47 +98,5 @@ def _two_tones(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         ground = np.array(colorsys.hsv_to_rgb(hue, 0.5 + 0.5 * saturation_a, 0.8 * value_a))
         other = (hue + 1 / 6 + turn * 2 / 3) % 1
         ink = np.array(colorsys.hsv_to_rgb(other, 0.5 + 0.5 * saturation_b, 0.4 + 0.6 * value_b))
-        if _LUMA @ (ink - ground) >= _LUMINANCE_GAP:
+        if LUMA @ (ink - ground) >= _LUMINANCE_GAP:
             return ground, ink
-
-
-def grayscale(images: np.ndarray) -> np.ndarray:
-    """PIL's mode ``L`` of ``(N, 3, H, W)`` uint8 images, repeated over three channels."""
-    from PIL import Image
-
-    gray = [np.asarray(Image.fromarray(image.transpose(1, 2, 0)).convert("L")) for image in images]
-    return np.repeat(np.stack(gray)[:, None], 3, axis=1)
-
-
-def skewed(labels: np.ndarray, skew: float, rng: np.random.Generator) -> np.ndarray:
-    """``(N,)`` booleans, true for grayscale: the first half of the classes has ``skew`` of its images
-    in colour, the second half in grayscale; exact per class, up to rounding (Appendix A.1)."""
-    is_gray = np.zeros(len(labels), dtype=bool)
-    classes = np.unique(labels)
-    for label in classes:
-        members = rng.permutation(np.flatnonzero(labels == label))
-        minority = round((1 - skew) * len(members))
-        if label < len(classes) / 2:
-            is_gray[members[:minority]] = True
-        else:
-            is_gray[members[minority:]] = True
-    return is_gray
-
-
-def _arrays(images: np.ndarray, labels: np.ndarray, ids: np.ndarray, is_gray: np.ndarray) -> Arrays:
-    colour_class = labels < 5
-    skew = np.where(
-        colour_class,
-        np.where(is_gray, "gs_minority", "colour_majority"),
-        np.where(is_gray, "gs_majority", "colour_minority"),
-    )
-    return Arrays(
-        images=images,
-        labels=labels,
-        example_ids=ids.astype(np.str_),
-        groups={
-            "skew": skew,
-            "colour": np.where(is_gray, "grayscale", "colour"),
-            "class": labels.astype(np.str_),
-        },
-    )

@@ -21,6 +21,11 @@ INTERVENTIONS: dict[str, str] = {
     "output_perturbation": "mm_mlflow.evaluation.output_perturbation:OutputPerturbation",
     "input_perturbation": "mm_mlflow.evaluation.input_perturbation:InputPerturbation",
     "pgd": "mm_mlflow.evaluation.pgd:PGD",
+    "worst_group_accuracy": "mm_mlflow.evaluation.groups:WorstGroupAccuracy",
+    "group_accuracy_gap": "mm_mlflow.evaluation.groups:GroupAccuracyGap",
+    "true_positive_rate_gap": "mm_mlflow.evaluation.groups:TruePositiveRateGap",
+    "false_positive_rate_gap": "mm_mlflow.evaluation.groups:FalsePositiveRateGap",
+    "corruption": "mm_mlflow.evaluation.corruption:Corruption",
 }
 
 _LAZY = {
@@ -30,6 +35,8 @@ _LAZY = {
     "metric_records": "mm_mlflow.evaluation.planning",
     "plan": "mm_mlflow.evaluation.planning",
     "recompute": "mm_mlflow.evaluation.planning",
+    "recompute_value": "mm_mlflow.evaluation.planning",
+    "recorded_indices": "mm_mlflow.evaluation.planning",
     "Intervention": "mm_mlflow.evaluation.base",
     "Accuracy": "mm_mlflow.evaluation.accuracy",
     "GroupAccuracy": "mm_mlflow.evaluation.accuracy",
@@ -37,6 +44,11 @@ _LAZY = {
     "OutputPerturbation": "mm_mlflow.evaluation.output_perturbation",
     "InputPerturbation": "mm_mlflow.evaluation.input_perturbation",
     "PGD": "mm_mlflow.evaluation.pgd",
+    "WorstGroupAccuracy": "mm_mlflow.evaluation.groups",
+    "GroupAccuracyGap": "mm_mlflow.evaluation.groups",
+    "TruePositiveRateGap": "mm_mlflow.evaluation.groups",
+    "FalsePositiveRateGap": "mm_mlflow.evaluation.groups",
+    "Corruption": "mm_mlflow.evaluation.corruption",
 }
 
 __all__ = ["GROUP", "INTERVENTIONS", *_LAZY]  # noqa: PLE0604
@@ -46,6 +58,11 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot see __getatt
     from mm_mlflow.evaluation.accuracy import GroupAccuracy as GroupAccuracy
     from mm_mlflow.evaluation.accuracy import OODAccuracy as OODAccuracy
     from mm_mlflow.evaluation.base import Intervention as Intervention
+    from mm_mlflow.evaluation.corruption import Corruption as Corruption
+    from mm_mlflow.evaluation.groups import FalsePositiveRateGap as FalsePositiveRateGap
+    from mm_mlflow.evaluation.groups import GroupAccuracyGap as GroupAccuracyGap
+    from mm_mlflow.evaluation.groups import TruePositiveRateGap as TruePositiveRateGap
+    from mm_mlflow.evaluation.groups import WorstGroupAccuracy as WorstGroupAccuracy
     from mm_mlflow.evaluation.input_perturbation import InputPerturbation as InputPerturbation
     from mm_mlflow.evaluation.output_perturbation import OutputPerturbation as OutputPerturbation
     from mm_mlflow.evaluation.pgd import PGD as PGD
@@ -53,6 +70,8 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot see __getatt
     from mm_mlflow.evaluation.planning import metric_records as metric_records
     from mm_mlflow.evaluation.planning import plan as plan
     from mm_mlflow.evaluation.planning import recompute as recompute
+    from mm_mlflow.evaluation.planning import recompute_value as recompute_value
+    from mm_mlflow.evaluation.planning import recorded_indices as recorded_indices
     from mm_mlflow.evaluation.run import Evaluation as Evaluation
     from mm_mlflow.evaluation.run import evaluate as evaluate
 

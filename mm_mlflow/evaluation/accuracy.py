@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -103,7 +103,7 @@ class GroupAccuracy(LogitsIntervention):
             names = list(attributes) if isinstance(attributes, list | tuple) else [attributes]
             if not names:
                 raise InvalidInput(f"by {by!r} is not allowed: an empty list of attributes")
-            found += [cls(group=group) for group in _combinations_present(names, split)]
+            found += [cls(group=group) for group in combinations_present(names, split)]
         if not found:
             raise InvalidInput(
                 f"{cls.name} needs groups or by: known attributes of split "
@@ -169,7 +169,12 @@ class OODAccuracy(LogitsIntervention):
         )
 
 
-def _combinations_present(attributes: list[str], split: Split) -> list[dict[str, str]]:
+def combinations_present(attributes: Sequence[str], split: Split) -> list[dict[str, str]]:
+    """The groups by ``attributes``: every combination of values that some example has, sorted.
+
+    Raises:
+        InvalidInput: an attribute that the split lacks.
+    """
     for attribute in attributes:
         if attribute not in split.groups:
             raise unknown(f"group attribute of split {split.name!r}", attribute, split.groups)

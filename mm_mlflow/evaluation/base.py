@@ -50,7 +50,7 @@ def check_whole(name: str, value: Any, minimum: int) -> None:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Intervention(ABC):
-    """Accuracy under one intervention (Section 2.1): every metric in [0, 1], higher is better.
+    """Accuracy under one intervention (Section 2.1), or what follows from it: a metric in [0, 1].
 
     A subclass is a frozen, keyword-only dataclass whose fields are its parameters. It sets the class
     attributes, validates its fields in ``__post_init__`` and writes :meth:`outcomes`. Eval mode,
@@ -69,21 +69,36 @@ class Intervention(ABC):
         bounded: whether perturbed images must stay in [0, 1].
         monotone: whether more strength can only hurt, so that checks may hold it to that.
         names_data: whether the key names the split by itself, so that ``.split-...`` is not added.
+        higher_is_better: False for gaps, of which the smallest is the best.
     """
 
     name: ClassVar[str]
     metric: ClassVar[str]
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[Literal["logits", "inputs", "gradients"]]
     strengths: ClassVar[tuple[str, ...]] = ()
     spelling: ClassVar[Mapping[str, str]] = {}
     bounded: ClassVar[bool] = True
     monotone: ClassVar[bool] = False
     names_data: ClassVar[bool] = False
+    higher_is_better: ClassVar[bool] = True
 
     @abstractmethod
     def outcomes(self, probe: Probe) -> np.ndarray:
         """``(n,)`` float64 in [0, 1]: probability that each of the probe's examples is correct."""
+
+    def value(self, outcomes: np.ndarray, split: Split, indices: np.ndarray) -> float:
+        """The metric, in [0, 1]: the mean of the outcomes unless a subclass says otherwise.
+
+        Args:
+            outcomes: ``(n,)`` float64, as :meth:`outcomes` gave them.
+            split: where the examples are from; labels and groups may be used, images may not (who
+                recomputes a value has none).
+            indices: ``(n,)`` sorted, into ``split``: as :meth:`select` gave them.
+        """
+        del split, indices
+        # In numpy's own order, so that recomputed outcomes give the same bits.
+        return float(np.mean(outcomes))
 
     @property
     @abstractmethod
@@ -93,6 +108,16 @@ class Intervention(ABC):
     @abstractmethod
     def describe(self) -> str:
         """One plain sentence for the top of a sheet: what the number is."""
+
+    def describe_on(self, split: Split, indices: np.ndarray) -> str:
+        """:meth:`describe`, for those that can say more of the data at ``indices`` of ``split``."""
+        del split, indices
+        return self.describe()
+
+    def smallest_group(self, split: Split, indices: np.ndarray) -> int | None:
+        """Number of examples in the smallest group of ``indices``; None if it compares no groups."""
+        del split, indices
+        return None
 
     @property
     def budget(self) -> float | None:

@@ -147,10 +147,13 @@ class Checks:
     def groups(self, tasks: Sequence[Task]) -> None:
         """Groups are large enough for a fraction to mean something."""
         for task in tasks:
-            if task.group is not None:
-                self.record["groups"][task.key] = task.n
-                if task.n < SMALL_GROUP:
-                    self.failed.append(f"{task.key}: n = {task.n}, below {SMALL_GROUP}")
+            n = task.n if task.group is not None else task.smallest_group
+            if n is None:
+                continue
+            self.record["groups"][task.key] = n
+            if n < SMALL_GROUP:
+                which = "" if task.group is not None else " in the smallest group"
+                self.failed.append(f"{task.key}: n = {n}{which}, below {SMALL_GROUP}")
 
 
 def _strength(task: Task) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -70,12 +71,17 @@ class InputPerturbation(Intervention):
 
 
 def noise(seed: int, split: str, example_id: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Exponential noise of mean 1 for one example, ``shape`` float32: a function of its arguments.
+    """Exponential noise of mean 1 for one example, ``shape`` float32: a function of its arguments."""
+    drawn: np.ndarray = -np.log1p(-uniform(f"noise/{seed}/{split}/{example_id}", math.prod(shape)))
+    return drawn.astype(np.float32).reshape(shape)
+
+
+def uniform(label: str, count: int) -> np.ndarray:
+    """``(count,)`` float64, uniform in [0, 1): a function of ``label`` alone.
 
     Made from a bit generator's raw output, which NumPy keeps stable (its distributions may change).
     """
-    key = hashlib.sha256(f"noise/{seed}/{split}/{example_id}".encode()).digest()[:16]
+    key = hashlib.sha256(label.encode()).digest()[:16]
     bits = np.random.Philox(key=int.from_bytes(key, "little"))
-    uniform = (bits.random_raw(int(np.prod(shape))) >> np.uint64(11)) * 2.0**-53  # in [0, 1)
-    drawn: np.ndarray = -np.log1p(-uniform)
-    return drawn.astype(np.float32).reshape(shape)
+    drawn: np.ndarray = (bits.random_raw(count) >> np.uint64(11)) * 2.0**-53
+    return drawn

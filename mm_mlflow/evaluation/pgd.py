@@ -14,7 +14,7 @@ from mm_mlflow.evaluation.base import Intervention, check_strength, check_whole,
 if TYPE_CHECKING:
     from mm_mlflow.evaluation.probe import Batch, Probe
 
-_GRANULE = 32  # batches shrink in steps of so many images
+_GRANULE = 8  # batches shrink in steps of so many images
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

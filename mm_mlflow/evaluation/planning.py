@@ -48,6 +48,11 @@ class Task:
         return self.parameters.get("group")
 
     @property
+    def smallest_group(self) -> int | None:
+        """Examples in the smallest of the groups that the metric compares; None if it does not."""
+        return self.intervention.smallest_group(self.split, self.indices)
+
+    @property
     def stored(self) -> bool:
         """Whether outcomes need a column of their own, because clean logits do not give them."""
         return not isinstance(self.intervention, LogitsIntervention)
@@ -120,8 +125,10 @@ def metric_records(tasks: Sequence[Task]) -> dict[str, dict[str, Any]]:
             "split_digest": task.split.digest,
             "group": dict(task.group) if task.group else None,
             "n": task.n,
+            "classes": len(task.split.class_names),
+            "smallest_group": task.smallest_group,
             "unit": "fraction",
-            "higher_is_better": True,
+            "higher_is_better": task.intervention.higher_is_better,
             "stored": task.stored,
         }
         for task in tasks
@@ -139,16 +146,59 @@ def recompute(record: Mapping[str, Any], logits: np.ndarray, labels: np.ndarray)
     Raises:
         InvalidInput: a metric that clean logits do not determine, or of another version.
     """
-    cls = intervention_class(record["intervention"])
-    if not issubclass(cls, LogitsIntervention):
+    intervention = _recorded(record)
+    if not isinstance(intervention, LogitsIntervention):
         raise InvalidInput(
-            f"{cls.name} cannot be recomputed from logits: its outcomes are stored in a column"
+            f"{intervention.name} cannot be recomputed from logits: "
+            "its outcomes are stored in a column"
         )
+    return intervention.from_logits(logits, labels)
+
+
+def recorded_indices(record: Mapping[str, Any], split: Split) -> np.ndarray:
+    """``(n,)`` sorted positions in ``split`` of the examples that a recorded metric is over.
+
+    Args:
+        record: of :func:`metric_records`.
+        split: the one that the record names. Its images are not looked at, so one made of stored
+            example ids, labels, class names and groups will do (with images ``(N, C, 0, 0)``).
+
+    Raises:
+        InvalidInput: a metric of another version, or a split that does not fit.
+    """
+    examples = record["parameters"]["examples"]
+    chosen = np.arange(len(split)) if examples is None else split.stratified(examples)
+    return _recorded(record).select(split, chosen)
+
+
+def recompute_value(record: Mapping[str, Any], outcomes: np.ndarray, split: Split) -> float:
+    """The value of a recorded metric from its outcomes: the bits that were logged.
+
+    Args:
+        record: of :func:`metric_records`.
+        outcomes: ``(n,)`` float64 of the examples at :func:`recorded_indices`, recomputed or read
+            from the metric's column.
+        split: as for :func:`recorded_indices`.
+
+    Raises:
+        InvalidInput: a metric of another version, a split that does not fit, or another number of
+            outcomes.
+    """
+    indices = recorded_indices(record, split)
+    if outcomes.shape != indices.shape:
+        raise InvalidInput(
+            f"outcomes of shape {outcomes.shape} are not allowed: {indices.shape} are needed"
+        )
+    return _recorded(record).value(outcomes, split, indices)
+
+
+def _recorded(record: Mapping[str, Any]) -> Intervention:
+    cls = intervention_class(record["intervention"])
     if record["version"] != cls.version:
         raise InvalidInput(
             f"{cls.name} was recorded as version {record['version']}, this is {cls.version}"
         )
-    return cls.from_parameters(record["parameters"]).from_logits(logits, labels)
+    return cls.from_parameters(record["parameters"])
 
 
 def _task(
@@ -231,8 +281,9 @@ def _title(task: Task) -> str:
 
 def _description(task: Task) -> str:
     """What the number is; how many examples it is over is ``n``."""
+    what = task.intervention.describe_on(task.split, task.indices)
     if task.parameters["examples"] is not None:
-        return f"{task.intervention.describe()} On a fixed part of split {task.split.name!r}."
+        return f"{what} On a fixed part of split {task.split.name!r}."
     if task.split.name != "test" and not task.intervention.names_data:
-        return f"{task.intervention.describe()} On split {task.split.name!r}."
-    return task.intervention.describe()
+        return f"{what} On split {task.split.name!r}."
+    return what

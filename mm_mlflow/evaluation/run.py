@@ -16,6 +16,7 @@ from torch import nn
 from mm_mlflow import outcomes
 from mm_mlflow.errors import InvalidInput
 from mm_mlflow.evaluation.checks import Checks
+from mm_mlflow.evaluation.folding import folded
 from mm_mlflow.evaluation.planning import Task
 from mm_mlflow.evaluation.probe import Probe, clean_logits
 
@@ -27,7 +28,8 @@ class Evaluation:
     """What one model did on the tasks of a plan.
 
     Attributes:
-        values: metric key to accuracy under intervention in [0, 1]: the mean of its outcomes.
+        values: metric key to a number in [0, 1]: the mean of the metric's outcomes, or what its
+            intervention makes of them.
         outcomes: metric key to ``(n,)`` float64, probability that each example is correct.
         logits: split name to ``(N, K)`` float32 logits of all its clean images.
         checks: JSON-able record of the self-checks; ``failed`` lists those that failed, in words.
@@ -92,6 +94,9 @@ def _evaluate(
     checks.record["batch_size"] = {"asked": asked, "used": batch_size}
     logits: dict[str, np.ndarray] = {}
     healthy = True
+    first = tasks[0].split.batch(slice(0, 2)).to(device) if tasks else None
+    if first is not None:
+        model, checks.record["folded_batch_norms"] = folded(model, first)
     for split in {task.split.name: task.split for task in tasks}.values():
         if not logits:
             checks.deterministic(model, split, batch_size=batch_size, device=device)
@@ -121,8 +126,7 @@ def _evaluate(
             checks.zero_strength(task.key, task.intervention, probe, batch_size)
     for probe in probes.values():
         checks.gradients(probe)
-    # The mean in numpy's own order, so that recomputed outcomes give the same bits.
-    values = {key: float(np.mean(outcome)) for key, outcome in found.items()}
+    values = {task.key: _value(task, found[task.key]) for task in tasks}
     checks.monotone(tasks, values)
     checks.groups(tasks)
     return Evaluation(
@@ -144,6 +148,13 @@ def _conform(task: Task, outcome: np.ndarray, logits: np.ndarray) -> np.ndarray:
             f"{task.intervention!r} returned {got}: ({task.n},) outcomes in [0, 1] are needed"
         )
     return np.where(outcomes.finite(logits), outcome, 0.0).astype(np.float64)
+
+
+def _value(task: Task, outcome: np.ndarray) -> float:
+    value = task.intervention.value(outcome, task.split, task.indices)
+    if not 0 <= value <= 1:  # NaN fails too
+        raise InvalidInput(f"{task.intervention!r} has value {value!r}: one in [0, 1] is needed")
+    return value
 
 
 def _out_of_memory(error: BaseException) -> bool:

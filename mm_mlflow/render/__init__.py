@@ -49,13 +49,18 @@ def report_files(
     Raises:
         InvalidInput: an unknown format, before any file.
     """
-    from mm_mlflow.render import index, tables
+    from mm_mlflow.render import index, strips, tables
 
     renderers = {name: renderer(name) for name in (names() if formats is None else formats)}
     yield "index.html", index.render(report)
     yield "summary.csv", tables.summary_csv(report)
     yield "summary.json", tables.summary_json(report)
     yield "cells.csv", tables.cells_csv(report)
+    for item in report.distributions:
+        for kind in ("png", "pdf"):
+            yield f"distributions/{item.name}.{kind}", strips.picture([item], kind)
+    if report.distributions:
+        yield "distributions/distributions.csv", strips.table_csv(report.distributions)
     for sheet in report.sheets:
         folder = f"sheets/{report.slug(sheet.metric)}"
         for name, render in renderers.items():

@@ -26,17 +26,19 @@ ROW, HEAD = 0.265, 0.62  # height of a row; of a table's title and column heads
 FONT = "DejaVu Sans"  # ships with matplotlib: the same picture on every machine
 BODY, SMALL, CAPTION = 9.0, 8.0, 10.5
 INK, SOFT, LINE, ACCENT, WASH = "#131a22", "#566372", "#c9d2db", "#1d5f98", "#f4f7fa"
+POINT = 0.07  # inches across
 MANY_CELLS = 6000  # beyond it numbers would be too many to draw, let alone to read
 DPI, PIXELS = 144.0, 40e6  # dots per inch, and the most pixels that a picture may have
 
 
 @dataclass
-class _Canvas:
-    """What is to be drawn, in inches from the top left: text, rectangles and lines."""
+class Canvas:
+    """What is to be drawn, in inches from the top left: text, rectangles, lines and points."""
 
     texts: list[tuple[float, float, str, dict[str, Any]]] = field(default_factory=list)
     boxes: list[tuple[float, float, float, float, str, str]] = field(default_factory=list)
     lines: list[tuple[float, float, float]] = field(default_factory=list)
+    points: list[tuple[float, float]] = field(default_factory=list)
 
     def text(self, x: float, y: float, text: str, align: str = "left", **style: Any) -> None:
         """``text`` with its middle at height ``y``."""
@@ -48,6 +50,10 @@ class _Canvas:
     ) -> None:
         """A rectangle."""
         self.boxes.append((x, y, width, height, face, edge))
+
+    def point(self, x: float, y: float) -> None:
+        """A ring around ``(x, y)``."""
+        self.points.append((x, y))
 
     def line(self, x: float, y: float, width: float) -> None:
         """A thin horizontal rule."""
@@ -72,17 +78,21 @@ class _Columns:
 def figure(sheet: Sheet) -> Figure:
     """The sheet as a figure; kept until the next, since png and pdf draw the same one."""
     shown = view(sheet)
-    canvas = _Canvas()
+    canvas = Canvas()
     columns = _columns(shown)
     width, height = _compose(canvas, shown, columns)
-    return _draw(canvas, width, height)
+    return draw(canvas, width, height)
 
 
 def save(sheet: Sheet, kind: str) -> bytes:
     """The figure as ``png`` or ``pdf``, without dates or versions: equal sheets, equal bytes."""
+    return encode(figure(sheet), kind)
+
+
+def encode(drawn: Figure, kind: str) -> bytes:
+    """A figure as ``png`` or ``pdf``."""
     import matplotlib as mpl
 
-    drawn = figure(sheet)
     area = math.prod(drawn.get_size_inches())
     options: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}}
     if kind == "pdf":
@@ -125,7 +135,7 @@ def _label(label: str, *, default: bool) -> str:
     return words.clip(label, 28) + (" (default)" if default else "")
 
 
-def _compose(canvas: _Canvas, sheet: SheetView, columns: _Columns) -> tuple[float, float]:
+def _compose(canvas: Canvas, sheet: SheetView, columns: _Columns) -> tuple[float, float]:
     """Place everything; returns the size of the whole in inches."""
     wide = columns.width(max((len(t.seeds) for t in sheet.tables), default=1))
     heights = [_height(table) for table in sheet.tables]
@@ -153,17 +163,18 @@ def _cut(heights: Sequence[float]) -> int:
     return min(range(1, len(heights)), key=lambda i: max(sum(heights[:i]), sum(heights[i:])))
 
 
-def _wrap(text: str, inches: float, size: float = BODY) -> list[str]:
+def wrap(text: str, inches: float, size: float = BODY) -> list[str]:
+    """Lines of ``text`` that fit into so many inches."""
     return textwrap.wrap(text, max(20, int(inches * 72 / (size * 0.56))))
 
 
-def _head(canvas: _Canvas, sheet: SheetView, inner: float) -> float:
+def _head(canvas: Canvas, sheet: SheetView, inner: float) -> float:
     """Title, Δ over all, sentences and the scale; returns where the tables begin."""
     number = sheet.delta_all.text
     right = MARGIN + inner
     words_width = inner - 2.0
     y = MARGIN + 0.12
-    for line in _wrap(sheet.title, words_width, 15)[:2]:
+    for line in wrap(sheet.title, words_width, 15)[:2]:
         canvas.text(MARGIN, y, line, size=15, weight="bold")
         y += 0.3
     canvas.text(right, MARGIN + 0.2, number, "right", size=24, weight="bold", color=ACCENT)
@@ -172,21 +183,21 @@ def _head(canvas: _Canvas, sheet: SheetView, inner: float) -> float:
     if sheet.delta_all.healthy:
         without = f"{sheet.delta_all.healthy} without {words.DIVERGED_MARK}"
         canvas.text(right, MARGIN + 0.72, without, "right", size=BODY)
-    for line in _wrap(sheet.delta_words, words_width):
+    for line in wrap(sheet.delta_words, words_width):
         canvas.text(MARGIN, y, line, size=BODY, weight="bold")
         y += 0.2
-    for line in _wrap(sheet.lead, words_width)[:4]:
+    for line in wrap(sheet.lead, words_width)[:4]:
         canvas.text(MARGIN, y, line, size=BODY)
         y += 0.2
     y = max(y, MARGIN + 0.85)
     for notice in sheet.notices:
-        for line in _wrap(notice, inner)[:3]:
+        for line in wrap(notice, inner)[:3]:
             canvas.text(MARGIN, y, line, size=BODY, color=ACCENT)
             y += 0.2
     return _scale(canvas, sheet, y + 0.1, inner) + 0.32
 
 
-def _scale(canvas: _Canvas, sheet: SheetView, y: float, inner: float) -> float:
+def _scale(canvas: Canvas, sheet: SheetView, y: float, inner: float) -> float:
     x = MARGIN
     if sheet.scale:
         low, high = sheet.scale
@@ -208,16 +219,16 @@ def _scale(canvas: _Canvas, sheet: SheetView, y: float, inner: float) -> float:
     return y
 
 
-def _foot(canvas: _Canvas, sheet: SheetView, inner: float, y: float) -> float:
+def _foot(canvas: Canvas, sheet: SheetView, inner: float, y: float) -> float:
     for mark, meaning in sheet.legend:
-        for i, line in enumerate(_wrap(f"{mark}: {meaning}", inner, SMALL)):
+        for i, line in enumerate(wrap(f"{mark}: {meaning}", inner, SMALL)):
             canvas.text(MARGIN + 0.15 * (i > 0), y, line, size=SMALL, color=SOFT)
             y += 0.18
     return y
 
 
 def _table(
-    canvas: _Canvas, sheet: SheetView, table: TableView, columns: _Columns, x: float, y: float
+    canvas: Canvas, sheet: SheetView, table: TableView, columns: _Columns, x: float, y: float
 ) -> None:
     seeds = len(table.seeds)
     width, cells = columns.width(seeds), x + columns.label
@@ -260,9 +271,10 @@ def _table(
         canvas.text(middle, y + 0.33, delta.bracketed or "", "center", size=SMALL, color=SOFT)
 
 
-def _draw(canvas: _Canvas, width: float, height: float) -> Figure:
+def draw(canvas: Canvas, width: float, height: float) -> Figure:
+    """The canvas as a figure of so many inches."""
     import matplotlib as mpl
-    from matplotlib.collections import LineCollection, PolyCollection
+    from matplotlib.collections import EllipseCollection, LineCollection, PolyCollection
     from matplotlib.figure import Figure
     from matplotlib.transforms import Affine2D
 
@@ -283,7 +295,19 @@ def _draw(canvas: _Canvas, width: float, height: float) -> Figure:
             linewidths=0.8,
             transform=inches,
         )
-        for shapes in (polygons, rules):
+        rings = EllipseCollection(
+            [POINT] * len(canvas.points),
+            [POINT] * len(canvas.points),
+            [0] * len(canvas.points),
+            units="inches",
+            offsets=canvas.points or [(0, 0)],
+            offset_transform=inches,
+            facecolors="none",
+            edgecolors=ACCENT,
+            linewidths=0.8,
+            alpha=0.75,
+        )
+        for shapes in (polygons, rules, *([rings] if canvas.points else [])):
             drawn.add_artist(shapes)
         for x, y, text, style in canvas.texts:
             drawn.text(

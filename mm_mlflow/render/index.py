@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from html import escape
 
 from mm_mlflow.design import Axis
-from mm_mlflow.render import words
+from mm_mlflow.figures import PAPER
+from mm_mlflow.render import strips, words
 from mm_mlflow.render.html import DELTA_ALL, bar, page, section
 from mm_mlflow.report import Report, SummaryRow
 
@@ -72,20 +73,50 @@ def _parts(report: Report) -> Iterator[str]:
     yield f'<p style="margin-top:8px">{WHAT}</p>'
     yield '<nav aria-label="Contents"><a href="#summary">Summary</a><a href="#design">Design</a>'
     number = words.plural(len(report.sheets), "sheet")
-    yield f'<a href="#sheets">{number[:1].upper()}{number[1:]}</a></nav>'
+    if report.distributions:
+        yield '<a href="#distributions">Distributions</a>'
+    yield f'<a href="#sheets">{number[:1].upper()}{number[1:]}</a>'
+    yield '<a href="#figures">The paper\'s figures</a></nav>'
     if report.notes:
         notes = "".join(f"<li>{escape(words.clean(note))}</li>" for note in report.notes)
         yield f'<ul class="notes">{notes}</ul>'
     yield from _summary(report)
     yield from _design(report)
+    if report.distributions:
+        yield '<section class="part" id="distributions"><h2>Distributions</h2>'
+        for item in report.distributions:
+            yield f'<section class="sheet">{strips.section(item)}</section>'
+        yield "</section>"
     yield '<section class="part" id="sheets"><h2>Sheets</h2>'
     for i, sheet in enumerate(report.sheets):
         yield f'<section class="sheet" id="sheet-{i}">{section(sheet, level=3)}'
         yield '<p class="up"><a href="#summary">Back to the summary</a></p></section>'
     yield "</section>"
+    yield from _figures(report)
     yield '<p class="foot">Beside this page: summary.csv and summary.json, cells.csv with every value '
     yield "of every run, and each sheet as html, png, pdf, csv, tex, md and json under sheets/.</p>"
     yield SCRIPT
+
+
+def _figures(report: Report) -> Iterator[str]:
+    anchors = {
+        f"sheets/{report.slug(sheet.metric)}/sheet.html": f"#sheet-{i}"
+        for i, sheet in enumerate(report.sheets)
+    }
+    yield '<section class="part" id="figures"><h2>The paper\'s figures</h2>'
+    yield f"<p>What {PAPER} shows, and where this report shows the same.</p>"
+    yield '<div class="box" role="region" tabindex="0" aria-label="The paper\'s figures">'
+    yield '<table class="summary"><thead><tr><th scope="col">Figure</th>'
+    yield '<th scope="col" class="l">Shows</th><th scope="col" class="l">Here</th></tr></thead><tbody>'
+    for row in report.figures:
+        links = ", ".join(
+            f'<a href="{anchors.get(path, "#distributions")}">{escape(path)}</a>'
+            for path in row.artifacts
+        )
+        here = "<br>".join(filter(None, [links, escape(row.note)]))
+        yield f'<tr><th scope="row">{row.number}</th><td class="l">{escape(row.shows)} '
+        yield f'<small>{escape(row.dataset)}</small></td><td class="l">{here}</td></tr>'
+    yield "</tbody></table></div></section>"
 
 
 def _summary(report: Report) -> Iterator[str]:

@@ -31,6 +31,7 @@ def summary_json(report: Report) -> bytes:
             "counted": report.counted,
             "notes": list(report.notes),
             "metrics": [row.to_dict() for row in report.summary],
+            "figures": [vars(row) for row in report.figures],
         }
     )
 

@@ -113,7 +113,11 @@ def view(sheet: Sheet) -> SheetView:
     how = words.numbers(sheet.unit, low, high)
     scale = _range(sheet, healthy=True)
     shaded = math.isfinite(scale[0])
-    sentences = [words.sentence(words.clip(sheet.description, 600)), words.examples_sentence(sheet)]
+    sentences = [
+        words.sentence(words.clip(sheet.description, 600)),
+        words.examples_sentence(sheet),
+        words.figure_sentence(sheet.figure),
+    ]
     return SheetView(
         metric=words.clean(sheet.metric),
         title=words.clip(words.clean(sheet.title), 160),

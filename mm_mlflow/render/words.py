@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mm_mlflow.design import Scalar
+from mm_mlflow.figures import PAPER
 from mm_mlflow.sheet import Sheet
 
 NOTHING = "–"
@@ -146,13 +147,22 @@ def examples_sentence(sheet: Sheet) -> str:
     return f"Each value is over {plural(sheet.n_examples, 'example')}."
 
 
+def figure_sentence(number: int | None) -> str:
+    """Which figure of the paper shows the same, for sheets and distributions."""
+    return (
+        "" if number is None else f"Figure {number} of {PAPER} shows this for the paper's models."
+    )
+
+
 def delta_sentence(sheet: Sheet, how: Numbers) -> str:
     """Δ over the whole sheet in words."""
     if sheet.n_runs == 0:
         return "No run has a value yet."
     if sheet.ends is None:
         return "Only one run has a value; a difference needs two."
-    ends = "the worst and the best" if sheet.unit == "fraction" else "the lowest and the highest"
+    ends = "the lowest and the highest"
+    if sheet.unit == "fraction":  # named in the order of the values that follow, the lowest first
+        ends = "the worst and the best" if sheet.higher_is_better else "the best and the worst"
     of = f"{ends} of {sheet.n_runs:,} runs" if sheet.n_runs > 2 else "the two runs"
     bound = "" if sheet.complete else "at least "
     low, high = map(how.with_unit, sheet.ends)

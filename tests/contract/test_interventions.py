@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,10 @@ from mm_mlflow.evaluation import (
     metric_records,
     plan,
     recompute,
+    recompute_value,
+    recorded_indices,
 )
+from mm_mlflow.evaluation.base import Intervention
 from mm_mlflow.evaluation.planning import intervention_class
 from mm_mlflow.split import Split, content_digest
 
@@ -38,6 +42,11 @@ CASES: dict[str, dict[str, Any]] = {
     "output_perturbation": {"lambda": 0.3},
     "input_perturbation": {"lambda": 0.5},
     "pgd": {"delta": 0.02},
+    "worst_group_accuracy": {"by": "half"},
+    "group_accuracy_gap": {"by": "half"},
+    "true_positive_rate_gap": {"by": "half", "split": "binary"},
+    "false_positive_rate_gap": {"by": "half", "split": "binary"},
+    "corruption": {"kind": "gaussian_noise", "severity": 0.3},
 }
 
 
@@ -64,6 +73,14 @@ def make_split(name: str, seed: int) -> Split:
 
 
 SPLITS = {name: make_split(name, seed) for seed, name in enumerate(["train", "test", "other"])}
+SPLITS["binary"] = replace(
+    SPLITS["other"],
+    name="binary",
+    # Of the blue ones every other is called red: 30 of each class in each half.
+    labels=np.where(SPLITS["other"].labels == 2, np.arange(120) // 3 % 2, SPLITS["other"].labels),
+    class_names=("red", "green"),
+    digest="binary",
+)
 
 
 class Model(nn.Module):
@@ -105,16 +122,19 @@ def test_every_intervention_has_a_case() -> None:
 class TestIntervention:
     """The contract, for each."""
 
-    def test_values_are_means_of_outcomes_in_the_unit_interval(self, name: str) -> None:
-        """Outcomes are (n,) float64 in [0, 1]; the value is their mean; the model is neither perfect
-        nor hopeless, so that this says something."""
+    def test_values_are_made_of_outcomes_in_the_unit_interval(self, name: str) -> None:
+        """Outcomes are (n,) float64 in [0, 1]; the value is their mean, or what the intervention makes
+        of them; the model is neither perfect nor hopeless, so that this says something."""
         found = measure(name)
         for task in tasks(name):
             outcome = found.outcomes[task.key]
             assert outcome.shape == (task.n,)
             assert outcome.dtype == np.float64
             assert ((outcome >= 0) & (outcome <= 1)).all()
-            assert found.values[task.key] == float(np.mean(outcome))
+            value = task.intervention.value(outcome, task.split, task.indices)
+            assert found.values[task.key] == value
+            if type(task.intervention).value is Intervention.value:
+                assert value == float(np.mean(outcome))
             assert 0 < found.values[task.key] < 1
         assert found.checks["failed"] == []
 
@@ -182,7 +202,7 @@ class TestIntervention:
         """On 90 examples, outcomes are those of the same examples in the whole split; the key says
         so."""
         whole, part = tasks(name)[-1], tasks(name, examples=90)[-1]
-        assert part.key.endswith("examples-90")
+        assert "examples-90" in part.key.replace("/", ".").split(".")
         assert set(part.indices) < set(whole.indices)
         chosen = np.searchsorted(whole.indices, part.indices)
         one = measure(name).outcomes[whole.key][chosen]
@@ -201,10 +221,16 @@ class TestIntervention:
             assert again == task.intervention
             assert again.key_on(record["split"], record["parameters"]["examples"]) == task.key
             assert record["description"].endswith(".")
+            assert record["higher_is_better"] == cls.higher_is_better
             if not record["stored"]:
                 logits = found.logits[record["split"]][task.indices]
                 outcome = recompute(record, logits, task.split.labels[task.indices])
                 assert np.array_equal(outcome, found.outcomes[task.key])
+            # Who reads a run back has no images.
+            bare = replace(task.split, images=np.empty((120, 3, 0, 0)))
+            assert np.array_equal(recorded_indices(record, bare), task.indices)
+            value = recompute_value(record, found.outcomes[task.key], bare)
+            assert value == found.values[task.key]
 
     def test_unknown_parameters_and_bad_strengths_are_refused(self, name: str) -> None:
         """With one line, while planning."""

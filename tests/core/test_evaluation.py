@@ -179,6 +179,11 @@ def test_planning_imports_no_torch() -> None:
         "output_perturbation",
         "input_perturbation",
         "pgd",
+        "worst_group_accuracy",
+        "group_accuracy_gap",
+        "true_positive_rate_gap",
+        "false_positive_rate_gap",
+        "corruption",
     ]
 
 
@@ -545,6 +550,19 @@ def test_interventions_that_break_the_contract(returns: Any) -> None:
     (task,) = planned("accuracy")
     with pytest.raises(InvalidInput, match=r"Wrong\(returns=.*\(897,\) outcomes in \[0, 1\]"):
         evaluate(trained_net(), [replace(task, intervention=Wrong(returns=returns))])
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_values_outside_the_unit_interval_are_refused(value: float) -> None:
+    """What an intervention makes of its outcomes is a number in [0, 1], or the culprit is named."""
+
+    class Odd(Accuracy):
+        def value(self, outcomes: np.ndarray, split: Split, indices: np.ndarray) -> float:
+            return value
+
+    (task,) = planned("accuracy")
+    with pytest.raises(InvalidInput, match=r"Odd\(\) has value .*: one in \[0, 1\] is needed"):
+        evaluate(trained_net(), [replace(task, intervention=Odd())])
 
 
 def test_a_batch_of_none() -> None:

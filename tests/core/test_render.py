@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,17 @@ def test_html_is_semantic() -> None:
     for row in sheet.tables[0].run_ids:
         for run in row:
             assert any(title and title.endswith(f"run {run}") for title in titles)
+
+
+def test_the_best_is_the_lowest_where_lower_is_better() -> None:
+    """Of gaps, and of any metric, the ends are named in the order of the values that follow."""
+    sheet = samples.sheet()
+    how = words.numbers(sheet.unit, 0, 1)
+    assert "Between the worst and the best of 45 runs" in words.delta_sentence(sheet, how)
+    gap = replace(sheet, higher_is_better=False)
+    assert "Between the best and the worst of 45 runs" in words.delta_sentence(gap, how)
+    raw = replace(gap, unit="raw")
+    assert "Between the lowest and the highest of 45 runs" in words.delta_sentence(raw, how)
 
 
 def test_html_says_it_all() -> None:

@@ -1,0 +1,97 @@
+"""Folded batch norm: the same function, for every architecture, and refused where it is not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mm_mlflow.evaluation.folding import folded
+from mm_mlflow.models import MODELS, build
+
+SPEC = {"arguments": {}, "channels": 3, "size": [32, 32], "classes": list("abc"),
+        "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.1]}  # fmt: skip
+NORMS = {"mlp": 0, "conv": 2, "resnet8": 9, "resnet20": 21, "resnet18_cifar": 20, "resnet18": 20,
+         "resnet50": 53, "wide_resnet50_2": 53}  # fmt: skip
+
+
+def lived_in(model: nn.Module) -> nn.Module:
+    """Batch norms with statistics and weights of their own: fresh ones are nearly the identity."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for value in (module.weight, module.bias, module.running_mean, module.running_var):
+                assert value is not None
+                value.data = torch.rand(value.shape, generator=generator) + 0.3
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_architecture_gives_the_same_logits(name: str) -> None:
+    """Within rounding, with every batch norm folded; the model itself is left as it was."""
+    model = lived_in(build({**SPEC, "architecture": name}))
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.no_grad():
+        expected = model(images)
+        faster, number = folded(model, images[:2])
+        found = faster(images)
+    assert number == NORMS[name]
+    assert not any(module.training for module in faster.modules())
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+    assert all((model.state_dict()[key] == value).all() for key, value in before.items())
+
+
+@pytest.mark.parametrize("name", ["conv", "resnet8"])
+def test_gradients_agree(name: str) -> None:
+    """What an attack follows: the gradient at the image, within rounding."""
+    model = lived_in(build({**SPEC, "architecture": name})).requires_grad_(requires_grad=False)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    gradients = []
+    for net in (model, folded(model, images)[0]):
+        point = images.clone().requires_grad_()
+        functional.cross_entropy(net(point), torch.tensor([0, 1])).backward()
+        assert point.grad is not None
+        gradients.append(point.grad)
+    assert (gradients[0] - gradients[1]).abs().max() <= 1e-4 * gradients[0].abs().max()
+
+
+class Shared(nn.Module):
+    """A convolution whose output two take: folding would change what the second one gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv(x)
+        return (self.norm(out) + out).mean(dim=(2, 3))
+
+
+class Twice(nn.Module):
+    """A convolution that is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(self.conv(x))).mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("cls", [Shared, Twice])
+def test_what_cannot_be_folded_is_left_alone(cls: type[nn.Module]) -> None:
+    """The very model comes back."""
+    model = lived_in(cls())
+    images = torch.rand(2, 3, 8, 8)
+    assert folded(model, images) == (model, 0)
+
+
+def test_weights_do_not_decide() -> None:
+    """A model whose weights are not finite takes the code path of its architecture."""
+    model = lived_in(build({**SPEC, "architecture": "conv"}))
+    next(model.parameters()).data.fill_(torch.nan)
+    assert folded(model, torch.rand(2, 3, 32, 32))[1] == NORMS["conv"]
