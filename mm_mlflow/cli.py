@@ -270,6 +270,105 @@ def sheet(
     )
 
 
+@command("select")
+@click.option("--top", "top", multiple=True, metavar="K%", help="The best K% of every metric.")
+@click.option("--pareto", is_flag=True, help="The Pareto front of the metrics.")
+@click.option("--require", "require", multiple=True, metavar="'M>=V'", help="Thresholds to keep.")
+@click.option("--on", "on", multiple=True, metavar="M", help="Select on these; * and ? allowed.")
+@click.option(
+    "--report", "shown", multiple=True, metavar="M",
+    help="Show these before and after  [default: all others]",
+)  # fmt: skip
+@click.option("--within", type=float, metavar="E", help="Only runs within E of the best accuracy.")
+@click.option("--register", metavar="NAME", help="Register the selected models under this name.")
+@click.option("--design", metavar="DESIGN", help="The plan  [default: the newest sweep's design]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write files, not a run."
+)
+def select(
+    top: Sequence[str],
+    pareto: bool,
+    require: Sequence[str],
+    on: Sequence[str],
+    shown: Sequence[str],
+    within: float | None,
+    register: str | None,
+    design: str | None,
+    out: Path | None,
+    tracking_uri: str | None,
+    experiment_name: str | None,
+    as_json: bool,
+) -> None:
+    """Select models on some metrics, and show what that does to others.
+
+    Without --top, --pareto and --require: what the design's selection says.
+    """
+    if register is not None and not register.strip():
+        raise InvalidInput(f"register {register!r} is not allowed: a name is needed")
+    if register is not None and out is not None:
+        raise InvalidInput("--register writes to MLflow and --out does not: give one of them")
+    from mm_mlflow import experiment
+    from mm_mlflow.rules import rules
+    from mm_mlflow.selection import build_selection
+
+    asked = bool(top or pareto or require or on or shown)
+    given = rules(top, pareto, require, on) if asked else None  # before anything is read
+    plan = _design(design) if design else None
+    store = _store(tracking_uri, experiment_name, plan)
+    frame, plan = experiment.read(store, plan)
+    if within is not None:
+        frame = frame.near_best(within)
+    if given is None:
+        if plan.selection is None:
+            raise InvalidInput(
+                f"design {plan.name!r} has no selection: give --top, --pareto or --require"
+            )
+        given, shown = plan.selection.rules(), plan.selection.report
+    chosen_rules, metrics = given
+    metrics = tuple(experiment.choose_metrics(frame, metrics))
+    shown = tuple(experiment.choose_metrics(frame, shown)) if shown else ()
+    if register is not None and len(chosen_rules) > 1:
+        raise InvalidInput("--register needs a single selection: give one --top")
+    selection = build_selection(frame, plan.id, chosen_rules, metrics, shown)
+    run_id, versions = None, []
+    if out is not None:
+        experiment.save(out, selection)
+    else:
+        arguments = {
+            "rules": [rule.title for rule in chosen_rules],
+            "on": metrics,
+            **({"report": shown} if shown else {}),
+            **({"within": within} if within is not None else {}),
+            **({"design": plan.id} if design else {}),
+        }
+        run_id = experiment.publish_selection(store, selection, plan, arguments)
+        if register is not None:
+            from mm_mlflow import registration
+
+            mask = selection.choices[0].mask
+            runs = frame.cells.loc[mask, "run_id"].to_dict()
+            versions = registration.register(store, run_id, register, runs)
+    if as_json:
+        from mm_mlflow.render.json import dump
+        from mm_mlflow.render.selection import document
+
+        chosen = [set(choice.run_ids) for choice in selection.choices]
+        selected = [run for run in selection.cells["run_id"] if all(run in ids for ids in chosen)]
+        _print_json(
+            {"selected": selected, "report_run_id": run_id, "versions": versions}
+            | json.loads(dump(document(selection)))
+        )
+        return
+    console.tell_selection(selection)
+    for version in versions[-1:]:
+        number = len(versions)
+        click.echo(f"{number} models registered as {register!r}, versions up to {version}")
+    click.echo("")
+    click.echo(
+        console.where_to_look(store, run_id) if run_id else f"Written to {out}: open index.html"
+    )
+
+
 @command("datasets")
 def datasets(as_json: bool, **_: Any) -> None:
     """List the datasets that designs may name."""
@@ -409,10 +508,7 @@ def _publish(
     if out is None:
         run_id = experiment.publish(store, report, arguments)
     else:
-        try:
-            experiment.save(out, report)
-        except OSError as error:
-            raise InvalidInput(f"out {str(out)!r} cannot be written: {error}") from error
+        experiment.save(out, report)
     if as_json:
         reference = {"id": store.experiment.id, "name": store.experiment.name}
         sheets = [sheet.to_dict() for sheet in report.sheets]

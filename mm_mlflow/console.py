@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mm_mlflow.design import Cell
     from mm_mlflow.report import Report
     from mm_mlflow.runner import CellResult, SweepResult
+    from mm_mlflow.selection import Selection
     from mm_mlflow.tracking import Store
 
 
@@ -112,14 +113,31 @@ def tell_report(report: Report) -> None:
         examples = str(row.n_examples or "–")
         mean, sd = shown(row.mean), shown(row.sd)
         rows.append((row.metric, examples, str(row.n_runs), mean, sd, delta, ratio))
+    _table(rows)
+    click.echo("Values, sd and Δ in percent and points where a metric is an accuracy.")
+    for note in report.notes:
+        click.echo(note)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:
         cells = [first.ljust(widths[0])]
         cells += [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
         click.echo("  ".join(cells))
-    click.echo("Values, sd and Δ in percent and points where a metric is an accuracy.")
-    for note in report.notes:
+
+
+def tell_selection(selection: Selection) -> None:
+    """What was selected, and what that does to every metric."""
+    from mm_mlflow.render.selection import HEAD, chosen, row
+
+    for note in selection.notes:
         click.echo(note)
+    for choice in selection.choices:
+        click.echo(chosen(selection, choice) + (f"; {choice.reason}" if choice.reason else ""))
+        _table([HEAD, *(row(effect) for effect in choice.effects)])
+        click.echo("Selected: " + (", ".join(choice.labels) or "none"))
+    click.echo("random: mean range of random subsets of the same size; as small: how many of them.")
 
 
 def where_to_look(store: Store, run_id: str) -> str:

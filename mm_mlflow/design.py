@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mm_mlflow.errors import InvalidInput, unknown
+from mm_mlflow.rules import Rule, parse_top, rules
 
 Scalar = bool | int | float | str
 
@@ -203,6 +204,44 @@ class Keep(_Strict):
     logits: Literal["float32", "float16", "none"] = "float32"
 
 
+class SelectionSpec(_Strict):
+    """Which models to select, on which metrics, and which others to look at afterwards (Section 4).
+
+    Attributes:
+        top: shares such as ``75%``, each a selection of its own.
+        pareto: the Pareto front.
+        require: thresholds such as ``accuracy>=0.9``, all to be kept.
+        on: metric keys that are selected on.
+        report: metric keys shown before and after; by default all that are not selected on.
+    """
+
+    top: tuple[str, ...] = ()
+    pareto: bool = False
+    require: tuple[str, ...] = ()
+    on: tuple[str, ...] = ()
+    report: tuple[str, ...] = ()
+
+    @field_validator("top", mode="before")
+    @classmethod
+    def _one_spelling(cls, value: Any) -> tuple[str, ...]:
+        listed = value if isinstance(value, list | tuple) else [value]
+        return tuple(parse_top(item).text for item in listed)
+
+    @field_validator("require", "on", "report", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self.rules()
+        return self
+
+    def rules(self) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
+        """The rules, and the metrics that they are on."""
+        return rules(self.top, self.pareto, self.require, self.on)
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as ever, but a key that stands twice is refused: the last would win without a word."""
 
@@ -283,6 +322,7 @@ class Design(_Strict):
     seeds: tuple[int, ...]
     layout: Literal["star", "factorial"] = "star"
     interventions: tuple[InterventionSpec, ...] = (InterventionSpec(name="accuracy"),)
+    selection: SelectionSpec | None = None
     keep: Keep = Keep()
 
     # ---- reading ----
@@ -420,6 +460,8 @@ class Design(_Strict):
     def id(self) -> str:
         """Hash of the design without its locations."""
         data = self.model_dump(mode="json")
+        if self.selection is None:
+            del data["selection"]  # the key is younger than ids
         data["dataset"] = self.dataset.identity()
         for spec, item in zip(self.interventions, data["interventions"], strict=True):
             item["dataset"] = spec.dataset.identity() if spec.dataset else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from mm_mlflow import tracking
 from mm_mlflow.design import Design, canonical_json
 from mm_mlflow.errors import InvalidInput, unknown
 from mm_mlflow.frame import Frame, RawRun, conform
-from mm_mlflow.render import digest, report_files
+from mm_mlflow.render import digest, report_files, selection_digest, selection_files
 from mm_mlflow.report import Report
+from mm_mlflow.selection import Selection
 from mm_mlflow.tracking import Store
 
 
@@ -66,35 +67,80 @@ def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
 
 def publish(store: Store, report: Report, arguments: dict[str, Any]) -> str:
     """Write ``report`` as a report run and mark older ones of the same arguments; returns its id."""
+    deltas = {f"delta_all/{row.metric}": row.delta_all for row in report.summary}
+    return _publish(
+        store, "sheets", report.design, arguments, digest(report), report_files(report), deltas
+    )
+
+
+def publish_selection(
+    store: Store, selection: Selection, design: Design, arguments: dict[str, Any]
+) -> str:
+    """Write ``selection`` as a report run of its own, and tag the runs it chose; returns its id.
+
+    The tag ``mm.selected.<rule>`` holds the report run's id. Runs that an earlier selection by the
+    same rule chose and this one does not lose it.
+    """
+    numbers: dict[str, float] = {}
+    for choice in selection.choices:
+        numbers[f"selected/{choice.rule.name}"] = len(choice.run_ids)
+        for effect in choice.effects:
+            numbers[f"delta_all_selected/{choice.rule.name}/{effect.metric}"] = effect.after.delta
+    text = selection_digest(selection)
+    run_id = _publish(
+        store, "selection", design, arguments, text, selection_files(selection), numbers
+    )
+    for choice in selection.choices:
+        tracking.tag_only(store, f"mm.selected.{choice.rule.name}", run_id, choice.run_ids)
+    return run_id
+
+
+def _publish(
+    store: Store,
+    kind: str,
+    design: Design,
+    arguments: dict[str, Any],
+    description: str,
+    files: Iterator[tuple[str, bytes]],
+    metrics: Mapping[str, float],
+) -> str:
     asked = canonical_json(arguments)
     if len(asked) > 400:
         asked = hashlib.sha256(asked.encode()).hexdigest()
-    kind = f"sheets {asked}" if arguments else "sheets"
+    report = f"{kind} {asked}" if arguments else kind
     tags = {
         "mm.kind": "report",
-        "mm.report": kind,
-        "mm.design": report.design.name,
-        "mm.design_id": report.design.id,
-        "mlflow.note.content": digest(report),
+        "mm.report": report,
+        "mm.design": design.name,
+        "mm.design_id": design.id,
+        "mlflow.note.content": description,
     }
-    run_id = tracking.create_run(store, "report", tags)
+    run_id = tracking.create_run(store, "report" if kind == "sheets" else kind, tags)
     try:
-        tracking.log_files(store, run_id, report_files(report))
-        deltas = {f"delta_all/{row.metric}": row.delta_all for row in report.summary}
-        finite = {key: value for key, value in deltas.items() if math.isfinite(value)}
+        tracking.log_files(store, run_id, files)
+        finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
         tracking.log(store, run_id, metrics=finite)
     except BaseException:
         tracking.finish(store, run_id, "FAILED")
         raise
     tracking.finish(store, run_id)
     tracking.mark_launcher(store, run_id)
-    tracking.supersede(store, run_id, kind)
+    tracking.supersede(store, run_id, report)
     return run_id
 
 
-def save(folder: Path, report: Report) -> list[str]:
-    """Write the report's files below ``folder`` and nothing to MLflow; returns their paths."""
-    return tracking.write_files(folder, report_files(report))
+def save(folder: Path, shown: Report | Selection) -> list[str]:
+    """Write the files of a report or a selection below ``folder`` and nothing to MLflow; returns
+    their paths.
+
+    Raises:
+        InvalidInput: the folder cannot be written.
+    """
+    files = report_files(shown) if isinstance(shown, Report) else selection_files(shown)
+    try:
+        return tracking.write_files(folder, files)
+    except OSError as error:
+        raise InvalidInput(f"out {str(folder)!r} cannot be written: {error}") from error
 
 
 def status(frame: Frame) -> dict[str, list[dict[str, Any]]]:

@@ -18,6 +18,7 @@ from mm_mlflow.distribution import Distribution, build_distributions
 from mm_mlflow.errors import InvalidInput
 from mm_mlflow.figures import FigureRow, figure_rows
 from mm_mlflow.frame import ExperimentRef, Frame, flipped_label_maps
+from mm_mlflow.selection import Selection, build_selection
 from mm_mlflow.sheet import Sheet, build_sheet
 
 _CONFIRM = "--confirm-labels"
@@ -70,6 +71,7 @@ class Report:
         cells: tidy: run, configuration, seed, metric, value; each run once.
         distributions: all runs per group and per strength (Figures 3, 6, 8).
         notes: sentences about holes, duplicates, checks and environments, the gravest first.
+        selection: what the design selects, if it does (Section 4, Figure 9).
     """
 
     experiment: ExperimentRef
@@ -81,6 +83,7 @@ class Report:
     cells: pd.DataFrame
     notes: tuple[str, ...]
     distributions: tuple[Distribution, ...] = ()
+    selection: Selection | None = None
 
     @property
     def figures(self) -> tuple[FigureRow, ...]:
@@ -92,7 +95,7 @@ class Report:
             self.design.dataset.name,
             {f"sheets/{self.slug(s.metric)}/sheet.html": s.parameters for s in self.sheets},
             pictures,
-            (),
+            ("selection/selection.png",) if self.selection else (),
         )
 
     def slug(self, metric: str) -> str:
@@ -169,7 +172,16 @@ def build_report(
             *_notes(frame, sheets),
         ),
         distributions=build_distributions(frame, [sheet.metric for sheet in sheets]),
+        selection=None if asked else _selection(frame, design),
     )
+
+
+def _selection(frame: Frame, design: Design) -> Selection | None:
+    """What the design selects; None where it does not."""
+    if design.selection is None:
+        return None
+    rules, on = design.selection.rules()
+    return build_selection(frame, design.id, rules, on, design.selection.report)
 
 
 def _summary(sheet: Sheet, frame: Frame, reference: float) -> SummaryRow:

@@ -23,7 +23,7 @@ import torch
 import mm_mlflow
 from mm_mlflow import artifacts, datasets, engine, sampling, tracking, training
 from mm_mlflow.design import Cell, Design
-from mm_mlflow.errors import InvalidInput
+from mm_mlflow.errors import InvalidInput, unknown
 from mm_mlflow.evaluation import Evaluation, Task, evaluate, plan
 from mm_mlflow.frame import RawRun, is_finished
 from mm_mlflow.split import Split
@@ -118,6 +118,11 @@ def prepare(design: Design) -> Material:
     kinds = {cell.training.model_dump_json(): cell.training for cell in design.cells()}
     for settings in kinds.values():
         training.check(settings, material.train)
+    if design.selection is not None:
+        measured = [task.key for task in material.tasks]
+        for key in (*design.selection.rules()[1], *design.selection.report):
+            if key not in measured:
+                raise unknown("metric in selection", key, measured)
     return material
 
 

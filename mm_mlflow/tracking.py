@@ -9,10 +9,11 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -293,6 +294,78 @@ def supersede(store: Store, run_id: str, report: str) -> None:
             store.client.set_tag(run.run_id, "mm.superseded_by", run_id)
 
 
+def tag_only(store: Store, key: str, value: str, run_ids: Collection[str]) -> None:
+    """Set a tag on these runs, and take it from every other run of the experiment."""
+    for run in read_runs(store, f"tags.`{key}` != ''"):
+        if run.run_id not in run_ids:
+            store.client.delete_tag(run.run_id, key)
+    for run_id in run_ids:
+        store.client.set_tag(run_id, key, value)
+
+
+def artifact(store: Store, run_id: str, path: str) -> bytes:
+    """The content of one artifact.
+
+    Raises:
+        TrackingError: it cannot be read.
+    """
+    with reading_errors(store.uri), tempfile.TemporaryDirectory(prefix="mm_mlflow-") as folder:
+        try:
+            return Path(store.client.download_artifacts(run_id, path, folder)).read_bytes()
+        except OSError as error:
+            raise TrackingError(f"run {run_id}: {path} cannot be read: {error}") from error
+
+
+def has_artifact(store: Store, run_id: str, path: str) -> bool:
+    """Whether a run has an artifact called ``path`` at its top."""
+    with reading_errors(store.uri):
+        return any(item.path == path for item in store.client.list_artifacts(run_id))
+
+
+def register_model(
+    store: Store,
+    run_id: str,
+    name: str,
+    model: Any,
+    example: Any,
+    path: str,
+    tags: Mapping[str, str],
+) -> str:
+    """Store a torch model as an MLflow model of a run, and register it as a version of ``name``.
+
+    It is stored as a traced graph (``pt2``), which loads without this package and without unpickling.
+
+    Args:
+        store: the experiment.
+        run_id: the run that stores it.
+        name: of the registered model, made where there is none.
+        model: an ``nn.Module`` on the CPU, in eval mode.
+        example: ``(n, C, H, W)`` float32 images, at least two, so that batches may have any size.
+        path: of the model among the run's artifacts.
+        tags: of the version.
+
+    Returns:
+        The version.
+    """
+    import mlflow.pytorch
+
+    with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as folder:
+        target = Path(folder) / "model"
+        mlflow.pytorch.save_model(
+            model, target, serialization_format="pt2", input_example=example,
+            pip_requirements=[f"torch=={version('torch')}", f"mlflow=={version('mlflow')}"],
+        )  # fmt: skip
+        store.client.log_artifacts(run_id, str(target), path)
+    try:
+        store.client.create_registered_model(name)
+    except MlflowException:
+        store.client.get_registered_model(name)  # raises where that was not the reason
+    made = store.client.create_model_version(
+        name, source=f"runs:/{run_id}/{path}", run_id=run_id, tags=dict(tags)
+    )
+    return str(made.version)
+
+
 @contextmanager
 def heartbeat(store: Store, run_id: str) -> Iterator[None]:
     """Refresh ``mm.heartbeat`` (milliseconds since 1970) every ten seconds while the body runs."""
@@ -483,9 +556,7 @@ def newest_design(store: Store, runs: Sequence[RawRun]) -> tuple[Design, str | N
         )
     for newest in reversed(sweeps):
         # A sweep that was killed at its very start has not stored its design.
-        with reading_errors(store.uri):
-            stored = {item.path for item in store.client.list_artifacts(newest.run_id)}
-        if "design.yaml" in stored:
+        if has_artifact(store, newest.run_id, "design.yaml"):
             return read_design(store, newest.run_id), newest.tags.get("mm.dataset")
     raise TrackingError(
         f"no sweep of experiment {store.experiment.name!r} has its design.yaml: "
@@ -502,8 +573,5 @@ def newest_dataset(runs: Sequence[RawRun], design_id: str) -> str | None:
 
 def read_design(store: Store, run_id: str) -> Design:
     """The ``design.yaml`` of a sweep run."""
-    with reading_errors(store.uri), tempfile.TemporaryDirectory(prefix="mm_mlflow-") as folder:
-        path = store.client.download_artifacts(run_id, "design.yaml", folder)
-        return Design.parse(
-            Path(path).read_text(encoding="utf-8"), source=f"run {run_id}: design.yaml"
-        )
+    text = artifact(store, run_id, "design.yaml").decode("utf-8")
+    return Design.parse(text, source=f"run {run_id}: design.yaml")

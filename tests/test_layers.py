@@ -14,11 +14,12 @@ import mm_mlflow
 ROOT = Path(mm_mlflow.__file__).parent
 # Bottom to top. A module may import from its own layer's folder and from what stands before it.
 ORDER = [
-    "errors", "registry", "design", "frame", "figures", "sheet", "distribution", "selection", "report",
+    "errors", "registry", "rules", "design", "frame", "figures", "sheet", "distribution", "selection",
+    "report",
     "split", "augmentation", "outcomes", "evaluation", "render",
     # ---- shell ----
-    "datasets", "models", "training", "artifacts", "sampling", "tracking", "engine", "experiment", "runner",
-    "estimate", "console", "cli", "__main__",
+    "datasets", "models", "training", "artifacts", "sampling", "tracking", "registration", "engine",
+    "experiment", "runner", "estimate", "console", "cli", "__main__",
 ]  # fmt: skip
 CORE = ORDER[: ORDER.index("datasets")]
 TORCH = {"split", "evaluation", "augmentation", "models", "training", "runner"}

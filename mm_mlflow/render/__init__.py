@@ -11,6 +11,7 @@ from mm_mlflow import registry
 
 if TYPE_CHECKING:
     from mm_mlflow.report import Report
+    from mm_mlflow.selection import Selection
     from mm_mlflow.sheet import Sheet
 
 GROUP = "mm_mlflow.renderers"
@@ -49,7 +50,7 @@ def report_files(
     Raises:
         InvalidInput: an unknown format, before any file.
     """
-    from mm_mlflow.render import index, strips, tables
+    from mm_mlflow.render import index, selection, strips, tables
 
     renderers = {name: renderer(name) for name in (names() if formats is None else formats)}
     yield "index.html", index.render(report)
@@ -61,10 +62,27 @@ def report_files(
             yield f"distributions/{item.name}.{kind}", strips.picture([item], kind)
     if report.distributions:
         yield "distributions/distributions.csv", strips.table_csv(report.distributions)
+    if report.selection is not None:
+        yield from selection.files(report.selection)
     for sheet in report.sheets:
         folder = f"sheets/{report.slug(sheet.metric)}"
         for name, render in renderers.items():
             yield f"{folder}/sheet.{name}", render(sheet)
+
+
+def selection_files(selected: Selection) -> Iterator[tuple[str, bytes]]:
+    """``(path, content)`` of every file of a selection that stands alone."""
+    from mm_mlflow.render import selection
+
+    yield "index.html", selection.page_of(selected)
+    yield from selection.files(selected)
+
+
+def selection_digest(selected: Selection) -> str:
+    """A selection in short, as Markdown below 7,500 characters: the report run's description."""
+    from mm_mlflow.render import description, selection
+
+    return description.cut(selection.markdown(selected))
 
 
 def digest(report: Report) -> str:

@@ -48,6 +48,14 @@ def digest(report: Report) -> str:
     return "\n".join([*top, *notes, "", head, rule, *kept, *bottom]) + "\n"
 
 
+def cut(text: str) -> str:
+    """``text`` in at most :data:`LIMIT` characters, whole lines."""
+    if len(text) <= LIMIT:
+        return text
+    room = text[: LIMIT - 60].rsplit("\n", 1)[0]
+    return f"{room}\n\n… the rest is in index.html.\n"
+
+
 def _row(row: SummaryRow) -> list[str]:
     without = healthy(row)
     return [

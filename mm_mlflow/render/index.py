@@ -8,7 +8,7 @@ from html import escape
 
 from mm_mlflow.design import Axis
 from mm_mlflow.figures import PAPER
-from mm_mlflow.render import strips, words
+from mm_mlflow.render import selection, strips, words
 from mm_mlflow.render.html import DELTA_ALL, bar, page, section
 from mm_mlflow.report import Report, SummaryRow
 
@@ -75,6 +75,8 @@ def _parts(report: Report) -> Iterator[str]:
     number = words.plural(len(report.sheets), "sheet")
     if report.distributions:
         yield '<a href="#distributions">Distributions</a>'
+    if report.selection is not None:
+        yield '<a href="#selection">Selection</a>'
     yield f'<a href="#sheets">{number[:1].upper()}{number[1:]}</a>'
     yield '<a href="#figures">The paper\'s figures</a></nav>'
     if report.notes:
@@ -86,6 +88,9 @@ def _parts(report: Report) -> Iterator[str]:
         yield '<section class="part" id="distributions"><h2>Distributions</h2>'
         for item in report.distributions:
             yield f'<section class="sheet">{strips.section(item)}</section>'
+        yield "</section>"
+    if report.selection is not None:
+        yield f'<section class="part" id="selection"><h2>Selection</h2>{selection.section(report.selection)}'
         yield "</section>"
     yield '<section class="part" id="sheets"><h2>Sheets</h2>'
     for i, sheet in enumerate(report.sheets):
@@ -103,6 +108,7 @@ def _figures(report: Report) -> Iterator[str]:
         f"sheets/{report.slug(sheet.metric)}/sheet.html": f"#sheet-{i}"
         for i, sheet in enumerate(report.sheets)
     }
+    anchors["selection/selection.png"] = "#selection"
     yield '<section class="part" id="figures"><h2>The paper\'s figures</h2>'
     yield f"<p>What {PAPER} shows, and where this report shows the same.</p>"
     yield '<div class="box" role="region" tabindex="0" aria-label="The paper\'s figures">'

@@ -35,15 +35,26 @@ COMPARED = (
 )
 
 
-def picture(distributions: Sequence[Distribution], kind: str) -> bytes:
-    """The distributions below each other, as ``png`` or ``pdf``; text is never below 8 pt."""
+def picture(
+    distributions: Sequence[Distribution], kind: str, lead: str = "", more: Sequence[str] = ()
+) -> bytes:
+    """The distributions below each other, as ``png`` or ``pdf``; text is never below 8 pt.
+
+    Args:
+        distributions: from the top down.
+        kind: ``png`` or ``pdf``.
+        lead: a sentence above all of them.
+        more: sentences below.
+    """
     canvas = Canvas()
     y = MARGIN
+    for line in wrap(lead, LABEL + PLOT + SIDE) if lead else []:
+        canvas.text(MARGIN, y + 0.04, line, size=BODY)
+        y += 0.2
+    y += 0.15 if lead else 0
     for distribution in distributions:
         y = panel(canvas, distribution, y) + 0.35
-    notes = [JITTER]
-    if any(strip.band for d in distributions for strip in d.strips):
-        notes.append(COMPARED)
+    notes = [*_how_to_read(distributions), *more]
     width = LABEL + PLOT + SIDE
     for line in wrap(" ".join(notes), width, SMALL):
         canvas.text(MARGIN, y, line, size=SMALL, color=SOFT)
@@ -57,7 +68,8 @@ def panel(canvas: Canvas, distribution: Distribution, y: float) -> float:
         canvas.text(MARGIN, y + 0.08, line, size=13, weight="bold")
         y += 0.26
     says = [words.sentence(distribution.description), words.figure_sentence(distribution.figure)]
-    for line in wrap(" ".join(filter(None, says)), LABEL + PLOT + SIDE):
+    says = list(filter(None, says))
+    for line in wrap(" ".join(says), LABEL + PLOT + SIDE) if says else []:
         canvas.text(MARGIN, y + 0.04, line, size=BODY)
         y += 0.2
     low, high = _limits(distribution.strips)
@@ -161,14 +173,26 @@ def table_csv(distributions: Sequence[Distribution]) -> bytes:
     return stream.getvalue().encode()
 
 
+def _how_to_read(distributions: Sequence[Distribution]) -> list[str]:
+    compared = any(strip.band for d in distributions for strip in d.strips)
+    return [JITTER, COMPARED] if compared else [JITTER]
+
+
 def section(distribution: Distribution, level: int = 3) -> str:
     """A distribution as a fragment of HTML: drawn with the page's own colours, and as a table."""
+    notes = " ".join(_how_to_read([distribution]))
+    return f'{table(distribution, level)}<p class="aside">{notes}</p>'
+
+
+def table(distribution: Distribution, level: int = 3) -> str:
+    """As :func:`section`, without the words on how to read it."""
     low, high = _limits(distribution.strips)
     how = words.numbers(distribution.unit, low, high)
     says = [words.sentence(distribution.description), words.figure_sentence(distribution.figure)]
+    text = escape(" ".join(filter(None, says)))
     parts = [
         f"<h{level}>{escape(words.clean(distribution.title))}</h{level}>",
-        f"<p>{escape(' '.join(filter(None, says)))}</p>",
+        f"<p>{text}</p>" if text else "",
         '<div class="box" role="region" tabindex="0" aria-label="Distribution">',
         '<table class="strips"><thead><tr><th scope="col">Strip</th><th scope="col" class="plot">',
         f"<span>{how.with_unit(low)}</span><span>{how.with_unit(high)}</span></th>",
@@ -187,10 +211,7 @@ def section(distribution: Distribution, level: int = 3) -> str:
             f'<td class="plot">{_svg(strip, low, high)}</td>'
             f'<td>{ends[0]}</td><td>{ends[1]}</td><td class="d">{how.value(spread)}</td></tr>'
         )
-    notes = [JITTER]
-    if any(strip.band for strip in distribution.strips):
-        notes.append(COMPARED)
-    parts.append(f'</tbody></table></div><p class="aside">{" ".join(notes)}</p>')
+    parts.append("</tbody></table></div>")
     return "".join(parts)
 
 
