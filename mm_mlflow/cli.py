@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mm_mlflow import __version__, console
+from mm_mlflow import __version__, console, registry
 from mm_mlflow.errors import InvalidInput, MultiplicityError, UnknownExperiment
 
 if TYPE_CHECKING:
@@ -38,10 +38,11 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click
 
     def decorate(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
-        def guarded(*args: Any, debug: bool, **kwargs: Any) -> None:
+        def guarded(*args: Any, debug: bool, trust_code: bool, **kwargs: Any) -> None:
             _show_warnings()
             try:
-                function(*args, **kwargs)
+                with registry.trusting(str(Path.cwd()) if trust_code else None):
+                    function(*args, **kwargs)
             except (click.exceptions.Exit, click.ClickException):
                 raise
             except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told in one line
@@ -57,6 +58,9 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click
             ),
             click.option("--experiment-name", metavar="NAME", help="MLflow experiment"),
             click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+            click.option(
+                "--trust-code", is_flag=True, help="Names may be import paths: runs their code."
+            ),
             click.option("--debug", is_flag=True, help="Show a traceback with an error."),
         ]
         for option in reversed(options):
@@ -312,7 +316,9 @@ def select(
     from mm_mlflow.selection import build_selection
 
     asked = bool(top or pareto or require or on or shown)
-    given = rules(top, pareto, require, on) if asked else None  # before anything is read
+    given = (
+        rules(top, pareto=pareto, require=require, on=on) if asked else None
+    )  # before anything is read
     plan = _design(design) if design else None
     store = _store(tracking_uri, experiment_name, plan)
     frame, plan = experiment.read(store, plan)
@@ -372,7 +378,6 @@ def select(
 @command("datasets")
 def datasets(as_json: bool, **_: Any) -> None:
     """List the datasets that designs may name."""
-    from mm_mlflow import registry
     from mm_mlflow.datasets import DATASETS, GROUP
 
     _list(
@@ -388,7 +393,6 @@ def datasets(as_json: bool, **_: Any) -> None:
 @command("interventions")
 def interventions(as_json: bool, **_: Any) -> None:
     """List the interventions that designs may name."""
-    from mm_mlflow import registry
     from mm_mlflow.evaluation import GROUP, INTERVENTIONS
 
     def first_line(cls: type) -> str:
@@ -406,7 +410,6 @@ def _list(
     describe: Callable[[Any], str],
     names: Sequence[str],
 ) -> None:
-    from mm_mlflow import registry
 
     rows = {name: describe(registry.resolve(kind, name, table, group)) for name in names}
     if as_json:

@@ -239,15 +239,18 @@ class SelectionSpec(_Strict):
 
     def rules(self) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
         """The rules, and the metrics that they are on."""
-        return rules(self.top, self.pareto, self.require, self.on)
+        return rules(self.top, pareto=self.pareto, require=self.require, on=self.on)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as ever, but a key that stands twice is refused: the last would win without a word."""
+    """YAML as ever, but a key that stands twice is refused (the last would win without a word), and
+    keys are text: to YAML 1.1, the key ``on`` of a selection is the boolean true."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:bool":
+                key_node.tag = "tag:yaml.org,2002:str"
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str | int | float) and key in seen:
                 line = key_node.start_mark.line + 1

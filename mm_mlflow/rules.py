@@ -109,7 +109,7 @@ def parse_threshold(text: str) -> Threshold:
         InvalidInput: no metric, no ``>=`` or ``<=``, or no finite number.
     """
     found = re.fullmatch(rf"\s*(.+?)\s*(>=|<=)\s*({_NUMBER})\s*(%?)\s*", text)
-    bound = float(Fraction(found[3]) / (100 if found[4] else 1)) if found else math.nan
+    bound = float(found[3]) / (100 if found[4] else 1) if found else math.nan
     if not found or not math.isfinite(bound):
         raise InvalidInput(
             f"require {text!r} is not allowed: METRIC>=VALUE or METRIC<=VALUE is, such as accuracy>=0.9"
@@ -118,7 +118,7 @@ def parse_threshold(text: str) -> Threshold:
 
 
 def rules(
-    top: Sequence[object], pareto: bool, require: Sequence[str], on: Sequence[str]
+    top: Sequence[object], *, pareto: bool, require: Sequence[str], on: Sequence[str]
 ) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
     """The rules of one selection, and the metrics that it is on.
 

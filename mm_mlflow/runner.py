@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import mm_mlflow
-from mm_mlflow import artifacts, datasets, engine, sampling, tracking, training
+from mm_mlflow import artifacts, datasets, engine, registry, sampling, tracking, training
 from mm_mlflow.design import Cell, Design
 from mm_mlflow.errors import InvalidInput, unknown
 from mm_mlflow.evaluation import Evaluation, Task, evaluate, plan
@@ -45,6 +45,7 @@ class Job:
         sweep: id of the sweep run, None for a single training.
         dataset: digest of the training split that a finished cell must have.
         run_id: a bare project run that is to be the cell, or None for a new one.
+        trusted: the folder whose modules names may be import paths of, or None (``--trust-code``).
     """
 
     store: Store
@@ -53,6 +54,7 @@ class Job:
     sweep: str | None
     dataset: str
     run_id: str | None = None
+    trusted: str | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,11 @@ def run_cell(job: Job) -> CellResult:
 
     A failure ends the run FAILED with its traceback as an artifact and is returned, not raised.
     """
+    with registry.trusting(job.trusted):
+        return _run_cell(job)
+
+
+def _run_cell(job: Job) -> CellResult:
     torch.set_num_threads(1)
     started = time.time()
     store, cell = job.store, job.cell
@@ -381,7 +388,10 @@ def _work_off(
     cost = {name: training.cost(settings, material.train) for name, settings in kinds.items()}
     todo = sorted(todo, key=lambda cell: cost[cell.configuration], reverse=True)
     items = [
-        (f"{cell.id}-{run_id}", Job(store, design, cell, run_id, material.train.digest))
+        (
+            f"{cell.id}-{run_id}",
+            Job(store, design, cell, run_id, material.train.digest, trusted=registry.trusted()),
+        )
         for cell in todo
     ]
     labels = {key: job.cell.label for key, job in items}
@@ -466,7 +476,8 @@ def train_one(design: Design, store: Store, material: Material, cell: Cell) -> C
 
     Under ``mlflow run`` the project run is the cell, where it lies in the experiment.
     """
-    job = Job(store, design, cell, None, material.train.digest, tracking.project_run(store))
+    project_run, trusted = tracking.project_run(store), registry.trusted()
+    job = Job(store, design, cell, None, material.train.digest, project_run, trusted)
     result = run_cell(job)
     if result.run_id is not None:
         tracking.mark_launcher(store, result.run_id)

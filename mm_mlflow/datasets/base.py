@@ -74,7 +74,7 @@ class Dataset(BaseModel, ABC):
     def splits(self) -> dict[str, Split]:
         """All splits, memory-mapped from the cache, which is built where it is not there or broken."""
         key = {
-            "dataset": type(self).__name__,
+            "dataset": f"{type(self).__module__}.{type(self).__qualname__}",
             "version": self.version,
             "arguments": self.model_dump(mode="json", exclude=set(self.locations)),
             "fingerprint": self.fingerprint(),

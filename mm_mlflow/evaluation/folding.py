@@ -73,7 +73,12 @@ def _pairs(model: nn.Module, images: Tensor) -> list[tuple[str, str]]:
         for hook in hooks:
             hook.remove()
     once = [pair for pair in found if calls[pair[0]] == calls[pair[1]] == 1]
-    return [(names[conv], names[norm]) for conv, norm in once if norm.track_running_stats]
+    # A module that eval() leaves in train mode stays as it is: a self-check will name it.
+    return [
+        (names[conv], names[norm])
+        for conv, norm in once
+        if norm.track_running_stats and not (conv.training or norm.training)
+    ]
 
 
 def _same_function(model: nn.Module, pairs: Sequence[tuple[str, str]], images: Tensor) -> bool:

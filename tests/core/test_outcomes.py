@@ -196,7 +196,7 @@ def test_no_torch() -> None:
         "import sys; sys.modules['torch'] = None\n"
         "import numpy as np\n"
         "from mm_mlflow.evaluation import recompute, plan, INTERVENTIONS\n"
-        "record = {'intervention': 'output_perturbation', 'version': 1,"
+        "record = {'intervention': 'output_perturbation', 'version': 2,"
         " 'parameters': {'lambda': 5, 'split': 'test'}}\n"
         "print(recompute(record, np.zeros((1, 4), dtype='float32'), np.array([2]))[0])"
     )

@@ -426,6 +426,8 @@ def test_the_small_design_runs_end_to_end(tmp_path: Path, command: Command) -> N
         ("epochs: 12", "epochs: 3"),
         ("subset: 6000", "subset: 300"),
         ("examples: 1000", "examples: 10, steps: 2"),
+        ("pgd_accuracy/delta-0.005.examples-1000", "pgd_accuracy/delta-0.005.steps-2.examples-10"),
+        ("pgd_accuracy/delta-0.01.examples-1000", "pgd_accuracy/delta-0.01.steps-2.examples-10"),
         ("batch_size: 128", "batch_size: 16"),
         ("[128, 256, 640]", "[16, 32, 80]"),
     ]:
@@ -451,6 +453,15 @@ def test_the_small_design_runs_end_to_end(tmp_path: Path, command: Command) -> N
     }  # fmt: skip
     assert expected <= sheets, expected - sheets
     assert any(name.startswith("group_accuracy__race-asian.age-") for name in sheets)
+    # Every figure of the paper on UTKFace is there, the others say what they need.
+    summary = json.loads(artifact(report, "summary.json"))
+    rows = {row["number"]: row for row in summary["figures"]}
+    for number in (1, 2, 3, 4, 5, 6, 7, 8, 9):
+        assert rows[number]["artifacts"], rows[number]
+        assert rows[number]["note"] == ""
+        assert set(rows[number]["artifacts"]) <= artifacts(report)
+    for number in (10, 11, 12, 13, 14):
+        assert rows[number]["note"].startswith("not run: needs dataset cifar10_skewed")
 
 
 FLIPPED = """

@@ -1,0 +1,389 @@
+"""Selection: rules, masks, and what random subsets of the same size show."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mm_mlflow import rules
+from mm_mlflow.design import Design
+from mm_mlflow.errors import InvalidInput
+from mm_mlflow.frame import ExperimentRef, Frame, RawRun, conform
+from mm_mlflow.render import selection as render
+from mm_mlflow.rules import Pareto, Require, Top
+from mm_mlflow.selection import (
+    build_selection,
+    pareto_front,
+    random_subsets,
+    thresholds,
+    top_fraction,
+)
+from mm_mlflow.sheet import build_sheet
+
+
+def frame_of(values: dict[str, list[float]], records: dict[str, Any] | None = None) -> Frame:
+    """One run per position; its values may hold NaN, which MLflow then returns."""
+    number = len(next(iter(values.values())))
+    design = Design.parse(f"""
+name: d
+dataset: {{name: x}}
+training: {{epochs: 1}}
+default: {{batch_size: 1}}
+axes: {{batch_size: [1]}}
+seeds: {number}
+""")
+    runs = [
+        RawRun(
+            run_id=f"run{i}", name=cell.label, status="FINISHED", start_time=0, end_time=1, params={},
+            tags={"mm.kind": "cell", "mm.schema": "1", "mm.cell": cell.id, "mm.health": "ok"},
+            metrics={key: column[i] for key, column in values.items()},
+            records=records or {},
+        )
+        for i, cell in enumerate(design.cells())
+    ]  # fmt: skip
+    return conform(runs, design, ExperimentRef("1", "x"))
+
+
+def chosen(mask: Any) -> list[int]:
+    return np.flatnonzero(mask.to_numpy()).tolist()
+
+
+# Few distinct values, so that ties abound; two runs at least.
+GRID = st.integers(2, 12).flatmap(
+    lambda n: st.lists(
+        st.lists(st.sampled_from([0.1, 0.25, 0.5, 0.75, 0.9]), min_size=n, max_size=n),
+        min_size=1, max_size=4,
+    )
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(GRID, st.sampled_from([Fraction(1, 4), Fraction(1, 2), Fraction(3, 4), Fraction(1)]))
+def test_top_is_the_intersection_of_each_metrics_best(
+    columns: list[list[float]], fraction: Fraction
+) -> None:
+    """A run is in iff, in every metric, fewer than ⌈k n⌉ runs are better: ties with the last stay."""
+    values = {f"m{i}": column for i, column in enumerate(columns)}
+    count = math.ceil(fraction * len(columns[0]))
+    expected = [
+        run
+        for run in range(len(columns[0]))
+        if all(sum(other > column[run] for other in column) < count for column in columns)
+    ]
+    assert chosen(top_fraction(frame_of(values), list(values), fraction)) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(GRID)
+def test_a_larger_share_contains_a_smaller_one(columns: list[list[float]]) -> None:
+    """Top 50% is inside top 75% is inside all."""
+    values = {f"m{i}": column for i, column in enumerate(columns)}
+    frame = frame_of(values)
+    half, most, all_of = (
+        set(chosen(top_fraction(frame, list(values), share))) for share in ("50%", 0.75, 1)
+    )
+    assert half <= most <= all_of == set(range(len(columns[0])))
+
+
+@settings(max_examples=100, deadline=None)
+@given(GRID)
+def test_pareto_equals_a_double_loop_and_survives_monotone_transforms(
+    columns: list[list[float]],
+) -> None:
+    """Equal runs stay together; only the order of values within a metric matters."""
+    values = {f"m{i}": column for i, column in enumerate(columns)}
+    points = list(zip(*columns, strict=True))
+    expected = []
+    for i, one in enumerate(points):
+        dominated = False
+        for other in points:
+            if all(b >= a for a, b in zip(one, other, strict=True)) and one != other:
+                dominated = True
+        if not dominated:
+            expected.append(i)
+    frame = frame_of(values)
+    assert chosen(pareto_front(frame, list(values))) == expected
+    cubed = {key: [value**3 for value in column] for key, column in values.items()}
+    assert chosen(pareto_front(frame_of(cubed), list(values))) == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pareto_equals_optuna(seed: int) -> None:
+    """Against ``best_trials``, with one metric of three to be made small, and ties."""
+    rng = np.random.default_rng(seed)
+    table = rng.integers(0, 6, (25, 3)) / 5
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(directions=["maximize", "maximize", "minimize"])
+    for row in table:
+        study.add_trial(optuna.trial.create_trial(values=list(row)))
+    records = {"gap": {"intervention": "x", "higher_is_better": False}}
+    frame = frame_of(
+        {"a": list(table[:, 0]), "b": list(table[:, 1]), "gap": list(table[:, 2])}, records
+    )
+    expected = sorted(trial.number for trial in study.best_trials)
+    assert chosen(pareto_front(frame, ["a", "b", "gap"])) == expected
+
+
+def test_small_is_good_where_the_metric_says_so() -> None:
+    """The top of a gap is its smallest values."""
+    records = {"gap": {"higher_is_better": False}}
+    frame = frame_of({"gap": [0.1, 0.4, 0.2, 0.3]}, records)
+    assert chosen(top_fraction(frame, ["gap"], 0.5)) == [0, 2]
+
+
+def test_runs_without_a_value_are_not_counted() -> None:
+    """N is the number of runs with a finite value of each metric: 2 of 4 here, so half is one."""
+    frame = frame_of({"a": [0.9, 0.8, math.nan, 1.0], "b": [0.5, 0.6, 0.9, math.nan]})
+    assert chosen(top_fraction(frame, ["a", "b"], 1)) == [0, 1]
+    assert chosen(top_fraction(frame, ["a"], "50%")) == [0, 3]  # n is 3
+    assert chosen(top_fraction(frame, ["a", "b"], "50%")) == []
+    assert chosen(pareto_front(frame, ["a", "b"])) == [0, 1]
+    assert chosen(thresholds(frame, [rules.parse_threshold("a>=0.85")])) == [0, 3]
+
+
+def test_shares_are_exact() -> None:
+    """0.07 of 100 runs are 7, though 0.07 * 100 is 7.000000000000001."""
+    frame = frame_of({"a": [i / 100 for i in range(100)]})
+    assert len(chosen(top_fraction(frame, ["a"], 0.07))) == 7
+    assert len(chosen(top_fraction(frame, ["a"], "7%"))) == 7
+    assert len(chosen(top_fraction(frame, ["a"], "7.01%"))) == 8
+
+
+def test_ties_are_kept() -> None:
+    """Half of four is two, but three share the second place."""
+    frame = frame_of({"a": [0.9, 0.8, 0.8, 0.8]})
+    assert chosen(top_fraction(frame, ["a"], 0.5)) == [0, 1, 2, 3]
+    assert chosen(top_fraction(frame, ["a"], 0.25)) == [0]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("75%", "75%"), ("0.75", "75%"), (0.75, "75%"), (1, "100%"), ("33.3 %", "33.3%")]
+)  # fmt: skip
+def test_spellings_of_a_share(value: object, text: str) -> None:
+    """A percentage or a fraction."""
+    assert rules.parse_top(value).text == text
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [("75", "write 75% or 0.75"), (75, "0.75"), ("0%", "above 0%"), (0, "above 0%"), ("-5%", "above"),
+     ("101%", "up to 100%"), ("all", "such as 75%"), ("nan", "such as"), (True, "such as"), ("", "such")],
+)  # fmt: skip
+def test_shares_that_are_refused(value: object, hint: str) -> None:
+    """One line: what was given and what is allowed."""
+    with pytest.raises(InvalidInput) as caught:
+        rules.parse_top(value)
+    assert hint in str(caught.value)
+    assert repr(str(value)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["accuracy", "accuracy>0.9", ">=0.9", "a>=x", "a>=nan", "a>=1e999"]
+)
+def test_thresholds_that_are_refused(text: str) -> None:
+    """METRIC>=VALUE or METRIC<=VALUE, and a finite number."""
+    with pytest.raises(InvalidInput, match="METRIC>=VALUE"):
+        rules.parse_threshold(text)
+
+
+def test_thresholds_that_are_read() -> None:
+    """With either sense, spaces and percent."""
+    one, other = map(rules.parse_threshold, ("pgd_accuracy/delta-0.01 >= 45%", "gap/skew<=.1"))
+    assert (one.metric, one.sense, one.bound) == ("pgd_accuracy/delta-0.01", ">=", 0.45)
+    assert (other.metric, other.sense, other.bound) == ("gap/skew", "<=", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((), False, (), ("a",)), "one of top, pareto and require"),
+        ((("75%",), True, (), ("a",)), "one of top, pareto and require"),
+        ((("75%", "0.75"), False, (), ("a",)), "top 75% stands twice"),
+        ((("75%",), False, (), ()), "on is empty"),
+        (((), True, (), ("a", "a")), "on has a metric twice"),
+    ],
+)
+def test_rules_that_make_no_selection(arguments: Any, message: str) -> None:
+    """Said before anything is read."""
+    top, pareto, require, on = arguments
+    with pytest.raises(InvalidInput, match=message):
+        rules.rules(top, pareto=pareto, require=require, on=on)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8])
+def test_random_subsets_against_all_of_them(seed: int, size: int) -> None:
+    """Every subset counted one by one; some values tie."""
+    rng = np.random.default_rng(seed)
+    values = np.round(rng.random(8), 1)
+    found = float(rng.choice([0.0, 0.2, 0.35, 1.0]))
+    subsets = np.array(list(itertools.combinations(values, size)))
+    chance = random_subsets(values, size, found)
+    assert chance.low == pytest.approx(subsets.min(axis=1).mean(), abs=1e-12)
+    assert chance.high == pytest.approx(subsets.max(axis=1).mean(), abs=1e-12)
+    assert chance.delta == pytest.approx(np.ptp(subsets, axis=1).mean(), abs=1e-12)
+    share = (np.ptp(subsets, axis=1) <= found + 1e-9).mean()
+    assert chance.share == pytest.approx(share, abs=1e-9)
+
+
+def test_random_subsets_of_many_runs() -> None:
+    """3,000 runs: no overflow; by sampling, within 4 standard errors."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=3000)
+    found = 6.0
+    chance = random_subsets(values, 500, found)
+    ranges = np.array([np.ptp(rng.choice(values, 500, replace=False)) for _ in range(4000)])
+    assert abs(chance.delta - ranges.mean()) < 4 * ranges.std() / np.sqrt(4000)
+    share = (ranges <= found).mean()
+    assert 0.1 < share < 0.9
+    assert abs(chance.share - share) < 4 * np.sqrt(share * (1 - share) / 4000)
+    for size in (0, 3001):
+        with pytest.raises(InvalidInput, match="size"):
+            random_subsets(values, size, found)
+
+
+RECORDS = {
+    "a": {"title": "A", "unit": "fraction", "n": 100, "split_digest": "one"},
+    "b": {"title": "B", "unit": "fraction", "n": 100, "split_digest": "one"},
+    "c": {"title": "C <b>", "unit": "fraction", "n": 10, "split_digest": "two"},
+}
+
+
+def six() -> Frame:
+    return frame_of(
+        {
+            "a": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6],
+            "b": [0.6, 0.5, 0.4, 0.3, 0.2, 0.1],
+            "c": [0.0, 0.5, 0.6, 0.7, 0.5, 1.0],
+        },
+        RECORDS,
+    )
+
+
+def test_a_selection_by_hand() -> None:
+    """Opposed metrics: the top 4 of each leave runs 2 and 3; of C they keep 0.6 and 0.7."""
+    found = build_selection(six(), "id", [Top(Fraction(2, 3)), Top(Fraction(1, 2))], ["a", "b"])
+    most, half = found.choices
+    assert (found.eligible, found.shown) == (6, ("c",))
+    assert most.run_ids == ("run2", "run3")
+    effect = most.effects[0]
+    assert (effect.metric, effect.before.delta, effect.selected_on) == ("c", 1.0, False)
+    assert effect.after.delta == pytest.approx(0.1)
+    assert effect.chance is not None
+    # Pairs of 0, .5, .5, .6, .7, 1 at most 0.1 apart: .5-.5, twice .5-.6, .6-.7.
+    assert effect.chance.share == pytest.approx(4 / 15)
+    assert most.reason.startswith("2 of 6 runs")
+    assert half.run_ids == ()
+    assert half.reason == (
+        "empty: no run is in the top 50% of every metric (each alone has a: 3; b: 3)"
+    )
+    assert half.effects[0].chance is None
+    strips = found.distributions[0].strips
+    assert [(strip.label, strip.note) for strip in strips] == [
+        ("all runs", "6 of 6 runs"), ("top 66.6667%", "2 of 6 runs"), ("top 50%", "0 of 6 runs"),
+    ]  # fmt: skip
+    assert strips[1].band == (effect.chance.low, effect.chance.high)
+
+
+def test_metrics_on_the_same_data_are_named() -> None:
+    """B shares its examples with A and moves with it by chance alone; C does not."""
+    (note,) = build_selection(six(), "id", [Pareto()], ["a"], ["b", "c"]).notes
+    assert note.startswith("Measured on the same data as what was selected on: B. ")
+
+
+def test_an_empty_set_is_a_result_with_its_reason() -> None:
+    """Thresholds that nothing keeps: how many keep each alone."""
+    require, on = rules.rules((), pareto=False, require=["a>=0.5", "b>=0.5"], on=())
+    (choice,) = build_selection(six(), "id", require, on).choices
+    assert choice.reason == (
+        "empty: no run keeps every threshold (a: 2 of 6 runs keep a>=0.5; b: 2 of 6 runs keep b>=0.5)"
+    )
+    hollow = frame_of({"a": [math.nan, 0.5], "b": [0.5, math.nan]})
+    for rule in (Top(Fraction(1, 2)), Pareto(), Require((rules.parse_threshold("a>=0"),))):
+        (choice,) = build_selection(hollow, "id", [rule], ["a", "b"]).choices
+        assert choice.reason == "empty: no run has a finite value of every metric of a, b"
+
+
+def test_a_metric_that_no_run_has() -> None:
+    """Refused with the nearest name, selected on or shown."""
+    for on, shown in ((["aa"], ()), (["a"], ["cc"])):
+        with pytest.raises(InvalidInput, match="unknown metric"):
+            build_selection(six(), "id", [Pareto()], on, shown)
+
+
+def test_the_selected_runs_are_again_a_frame() -> None:
+    """``frame[mask]`` makes sheets of the selected runs; the others are left out, not missing."""
+    frame = six()
+    (choice,) = build_selection(frame, "id", [Top(Fraction(2, 3))], ["a", "b"]).choices
+    design = Design.parse("""
+name: d
+dataset: {name: x}
+training: {epochs: 1}
+default: {batch_size: 1}
+axes: {batch_size: [1]}
+seeds: 6
+""")
+    sheet = build_sheet(frame[choice.mask], design, "c")
+    assert (sheet.n_runs, sheet.n_excluded, sheet.complete) == (2, 4, True)
+    assert sheet.delta_all == pytest.approx(0.1)
+
+
+def test_every_rendering_of_a_selection() -> None:
+    """CSV has every eligible run, JSON every number and null for NaN, HTML escapes; pictures exist."""
+    found = build_selection(six(), "id", [Top(Fraction(2, 3)), Top(Fraction(1, 2))], ["a", "b"])
+    files = dict(render.files(found))
+    assert {path.rsplit(".")[-1] for path in files} == {"csv", "json", "md", "png", "pdf"}
+    head, *lines = files["selection/selection.csv"].decode().splitlines()
+    assert head == "run_id,configuration,seed,selected:top-66.6667,selected:top-50,a,b,c"
+    assert len(lines) == 6
+    assert lines[2] == "run2,default,2,True,False,0.3,0.4,0.6"
+    document = json.loads(files["selection/selection.json"])
+    most, half = document["selections"]
+    assert most["selected"] == ["run2", "run3"]
+    assert most["metrics"][0]["random"]["share"] == pytest.approx(4 / 15)
+    assert (half["metrics"][0]["after"]["delta"], half["metrics"][0]["random"]) == (None, None)
+    text = files["selection/selection.md"].decode()
+    assert "| C &lt;b&gt; | 55.00 | 65.00 | 100.00 | 10.00 |" in text
+    page = render.page_of(found).decode()
+    assert "C &lt;b&gt;" in page
+    assert "<b>" not in page
+    assert files["selection/selection.png"].startswith(b"\x89PNG")
+    assert files["selection/selection.pdf"].startswith(b"%PDF")
+
+
+def test_a_design_says_what_to_select() -> None:
+    """The key is read, checked, has one spelling, and enters the design's id only where it stands."""
+    text = """
+name: d
+dataset: {name: x}
+training: {epochs: 1}
+default: {batch_size: 1}
+axes: {batch_size: [1]}
+seeds: 2
+"""
+    plain = Design.parse(text)
+    one = Design.parse(text + "selection: {top: [75%, 0.5], on: [a, b], report: c}")
+    other = Design.parse(text + "selection: {top: [0.75, 50%], on: [a, b], report: [c]}")
+    assert one == other
+    assert one.id == other.id != plain.id
+    assert Design.parse(one.dump()) == one
+    assert one.selection is not None
+    assert one.selection.rules() == ((Top(Fraction(3, 4)), Top(Fraction(1, 2))), ("a", "b"))
+    for selection, message in [
+        ("{top: 75, on: [a]}", "write 75% or 0.75"),
+        ("{top: 75%}", "on is empty"),
+        ("{tops: 75%, on: [a]}", "did you mean 'top'"),
+        ("{on: [a]}", "one of top, pareto and require"),
+        ("{require: [a], on: [a]}", "METRIC>=VALUE"),
+    ]:
+        with pytest.raises(InvalidInput, match=message):
+            Design.parse(text + f"selection: {selection}")
