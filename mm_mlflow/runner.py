@@ -387,11 +387,9 @@ def _work_off(
     kinds = {cell.configuration: cell.training for cell in todo}
     cost = {name: training.cost(settings, material.train) for name, settings in kinds.items()}
     todo = sorted(todo, key=lambda cell: cost[cell.configuration], reverse=True)
+    digest, trusted = material.train.digest, registry.trusted()
     items = [
-        (
-            f"{cell.id}-{run_id}",
-            Job(store, design, cell, run_id, material.train.digest, trusted=registry.trusted()),
-        )
+        (f"{cell.id}-{run_id}", Job(store, design, cell, run_id, digest, trusted=trusted))
         for cell in todo
     ]
     labels = {key: job.cell.label for key, job in items}
