@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import dask.config
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, Future, LocalCluster, as_completed
 
 from mm_mlflow.errors import InvalidInput, TrackingError
 
@@ -104,14 +105,27 @@ def run(
 ) -> Iterator[tuple[str, Any]]:
     """Apply ``function`` to the items on the workers; yields ``(key, result)`` as they end.
 
-    The first items start first. Where a task itself is lost (its workers died again and again), the
-    exception stands in the place of its result.
+    The first items start first, and an item is handed out only when a worker is free for it: Dask
+    would give all of them away at once, and then a worker may wait for minutes while the other's
+    tasks queue (seen: 11 of 73 worker-minutes lost). Where a task itself is lost (its workers died
+    again and again), the exception stands in the place of its result.
     """
-    futures = {
-        client.submit(function, item, key=key, pure=False, priority=-rank): key
-        for rank, (key, item) in enumerate(items)
-    }
-    for future in as_completed(futures):
-        error = future.exception()
-        yield futures[future], error if error is not None else future.result()
+    waiting = iter(items)
+    running: dict[Future[Any], str] = {}
+    ended = as_completed()
+
+    def hand_out() -> None:
+        # At least one: with no worker at the moment, it waits for the next.
+        free = max(1, sum(client.nthreads().values())) - len(running)
+        for key, item in itertools.islice(waiting, max(0, free)):
+            future = client.submit(function, item, key=key, pure=False)
+            running[future] = key
+            ended.add(future)
+
+    hand_out()
+    for future in ended:
+        key, error = running.pop(future), future.exception()
+        result = error if error is not None else future.result()
         future.release()
+        hand_out()  # before the caller takes its time over the result
+        yield key, result

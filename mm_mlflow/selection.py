@@ -404,7 +404,7 @@ def _notes(
         key for key in shown if key not in on and _data(frame.records.get(key, {})) in digests
     ]
     if shared:
-        titles = ", ".join(str(frame.records[key].get("title", key)) for key in shared[:6])
+        titles = "; ".join(str(frame.records[key].get("title", key)) for key in shared[:6])
         more = f" and {len(shared) - 6} more" if len(shared) > 6 else ""
         notes.append(
             f"Measured on the same data as what was selected on: {titles}{more}. Such a metric "

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -308,3 +309,25 @@ def test_a_cell_is_the_same_to_the_bit_wherever_it_is_trained(tmp_path: Path) ->
         assert len(found[label]) == 5
         assert all((array == found[label][0]).all() for array in found[label])
     assert not (found[labels[0]][0] == found[labels[1]][0]).all()
+
+
+def test_no_task_waits_at_a_busy_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never more tasks out than workers, all items done in their order, on two real workers."""
+    with engine.workers(2) as client:
+        submitted: list[str] = []
+        ended: list[str] = []
+        original = client.submit
+
+        def submit(*args: Any, key: str, **kwargs: Any) -> Any:
+            submitted.append(key)
+            assert len(submitted) - len(ended) <= 2 + 1  # what is yielded next has ended too
+            return original(*args, key=key, **kwargs)
+
+        monkeypatch.setattr(client, "submit", submit)
+        items = [(f"{number:064x}-{number}", number) for number in range(9)]
+        for key, result in engine.run(client, abs, items):
+            ended.append(key)
+            assert result == int(key.split("-")[0], 16)
+            assert len(submitted) - len(ended) <= 2
+    assert submitted == [key for key, _ in items]
+    assert sorted(ended) == submitted
