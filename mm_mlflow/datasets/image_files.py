@@ -82,15 +82,15 @@ def read_csv(file: Path, needed: Sequence[str] = ("file",)) -> list[dict[str, st
             header, *rows = [row for row in csv.reader(opened, strict=True) if row] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(f"csv {str(file)!r} cannot be read: {error}") from error
+    if "" in header or len(set(header)) < len(header):
+        raise InvalidInput(
+            f"csv {str(file)!r} has a column twice or without a name: {', '.join(header)}"
+        )
     for name in needed:
         if name not in header:
             raise InvalidInput(
                 f"csv {str(file)!r} has no column {name!r} (its columns: {', '.join(header) or 'none'})"
             )
-    if "" in header or len(set(header)) < len(header):
-        raise InvalidInput(
-            f"csv {str(file)!r} has a column twice or without a name: {', '.join(header)}"
-        )
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise InvalidInput(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -12,9 +11,11 @@ from mm_mlflow.errors import InvalidInput
 from mm_mlflow.evaluation.base import Intervention, check_strength, check_whole, number
 
 if TYPE_CHECKING:
-    from mm_mlflow.evaluation.probe import Batch, Probe
+    from collections.abc import Iterator
 
-_GRANULE = 8  # batches shrink in steps of so many images
+    from torch import Tensor
+
+    from mm_mlflow.evaluation.probe import Probe
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -61,39 +62,46 @@ class PGD(Intervention):
     def outcomes(self, probe: Probe) -> np.ndarray:
         if self.delta == 0:
             return probe.clean_outcomes.copy()
+        todo = np.arange(len(probe))
+        if self.until == "any":
+            todo = np.flatnonzero(probe.clean_outcomes)
+        survivors = [positions.cpu().numpy() for positions in self._attack(probe, todo)]
         correct = np.zeros(len(probe))
-        start = np.flatnonzero(probe.clean_outcomes) if self.until == "any" else None
-        for batch in probe.batches(start):
-            correct[self._attack(batch, probe)] = 1.0
+        correct[np.concatenate(survivors)] = 1.0
         return correct
 
-    def _attack(self, batch: Batch, probe: Probe) -> np.ndarray:
-        """Positions of the examples of ``batch`` that stay correct."""
+    def _attack(self, probe: Probe, todo: np.ndarray) -> Iterator[Tensor]:
+        """Positions of those of ``todo`` that stay correct, as they come to their last step.
+
+        What is misclassified once needs no further step. Its place in the batch goes to the next
+        example, so that batches stay full, small enough for a processor's cache, and of one size
+        (each new one costs oneDNN milliseconds).
+        """
+        import torch  # here: plans are made, and records read, without it
+
         step_size = 2.5 * self.delta / self.steps if self.step_size is None else self.step_size
-        images = batch.images
-        low, high = (images - self.delta).clamp_(min=0), (images + self.delta).clamp_(max=1)
-        ascent = probe.clean_ascent(batch)
-        alive = batch.labels >= 0  # all
-        for step in range(self.steps):
-            images = images.add(ascent, alpha=step_size).clamp_(low, high)
-            if step == self.steps - 1:
-                alive = alive & probe.classify(images, batch)
-                break
+        batch, rest = probe.batch(todo[: probe.batch_size]), todo[probe.batch_size :]
+        images, ascent = batch.images, probe.clean_ascent(batch)
+        steps = torch.zeros_like(batch.labels)
+        yield batch.positions[:0]
+        while len(batch):
+            low, high = (batch.images - self.delta), (batch.images + self.delta)
+            images = images.add(ascent, alpha=step_size).clamp_(
+                low.clamp_(min=0), high.clamp_(max=1)
+            )
+            steps += 1
             correct, ascent = probe.ascent(images, batch)
-            if self.until == "any":
-                alive = alive & correct
-                # What is misclassified once needs no further step. A few of these stay, though, to
-                # keep to few batch sizes: each new one costs oneDNN some milliseconds.
-                left = int(alive.sum())
-                size = math.ceil(left / _GRANULE) * _GRANULE
-                if size < len(batch):
-                    kept = alive.argsort(descending=True, stable=True)[:size]
-                    batch, alive, images = batch.take(kept), alive[kept], images[kept]
-                    low, high, ascent = low[kept], high[kept], ascent[kept]
-                if left == 0:
-                    break
-        positions: np.ndarray = batch.positions[alive.cpu()].numpy()
-        return positions
+            done = steps == self.steps
+            yield batch.positions[(done & correct).cpu()]
+            stays = ~done & correct if self.until == "any" else ~done
+            kept = stays.nonzero()[:, 0]
+            if len(kept) < len(batch):
+                new = probe.batch(rest[: len(batch) - len(kept)])
+                rest = rest[len(new) :]
+                batch = batch.take(kept).join(new)
+                images = torch.cat([images[kept], new.images])
+                ascent = torch.cat([ascent[kept], probe.clean_ascent(new)])
+                steps = torch.cat([steps[kept], torch.zeros_like(new.labels)])
 
     @property
     def title(self) -> str:

@@ -45,6 +45,11 @@ class Batch:
         """The examples in ``rows``, int64 positions in this batch, in that order."""
         return Batch(self.positions[rows.cpu()], self.labels[rows], self._originals[rows])
 
+    def join(self, other: Batch) -> Batch:
+        """The examples of both, this batch's first."""
+        mine, others = vars(self).values(), vars(other).values()
+        return Batch(*(torch.cat(pair) for pair in zip(mine, others, strict=True)))
+
 
 class Watch:
     """What the images fed to a model were like, kept on the device until it is read."""
@@ -76,6 +81,7 @@ class Probe:
         labels: ``(n,)`` int64.
         example_ids: ``(n,)`` strings.
         logits: ``(n, K)`` float32 of the clean images.
+        batch_size: how many examples may reach the model at once.
         clean_outcomes: ``(n,)`` float64, 1.0 where the clean image is classified correctly.
         zero_gradients: number of examples whose gradient at the clean image is zero everywhere;
             None until a gradient was asked for.
@@ -100,7 +106,7 @@ class Probe:
         self.zero_gradients: int | None = None
         self._model = model
         self._split_logits = split_logits
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._device = device
         self._clean_ascent: Tensor | None = None
         self._watch = Watch()
@@ -115,7 +121,7 @@ class Probe:
             self.split,
             self.indices[:examples],
             self._split_logits,
-            batch_size=self._batch_size,
+            batch_size=self.batch_size,
             device=self._device,
         )
 
@@ -131,13 +137,16 @@ class Probe:
     def batches(self, positions: np.ndarray | None = None) -> Iterator[Batch]:
         """The examples at ``positions`` (default: all), in order and in batches of fixed size."""
         chosen = np.arange(len(self)) if positions is None else positions
-        for start in range(0, len(chosen), self._batch_size):
-            part = chosen[start : start + self._batch_size]
-            yield Batch(
-                torch.from_numpy(part),
-                torch.from_numpy(self.labels[part]).to(self._device),
-                self.split.batch(self.indices[part]).to(self._device),
-            )
+        for start in range(0, len(chosen), self.batch_size):
+            yield self.batch(chosen[start : start + self.batch_size])
+
+    def batch(self, positions: np.ndarray) -> Batch:
+        """The examples at ``positions``, in that order; at most ``batch_size`` should be asked for."""
+        return Batch(
+            torch.from_numpy(positions),
+            torch.from_numpy(self.labels[positions]).to(self._device),
+            self.split.batch(self.indices[positions]).to(self._device),
+        )
 
     def classify(self, images: Tensor, batch: Batch) -> Tensor:
         """``(b,)`` booleans: which perturbed images of ``batch`` the model classifies correctly."""

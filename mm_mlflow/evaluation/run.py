@@ -20,7 +20,8 @@ from mm_mlflow.evaluation.folding import folded
 from mm_mlflow.evaluation.planning import Task
 from mm_mlflow.evaluation.probe import Probe, clean_logits
 
-BATCH_SIZE = 250
+# On a CPU the activations of 64 small images stay in its cache (PGD takes a fifth longer at 250).
+BATCH_SIZE = {"cpu": 64, "cuda": 250}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,21 +55,23 @@ def evaluate(
     model: nn.Module,
     tasks: Sequence[Task],
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     device: str | torch.device = "cpu",
 ) -> Evaluation:
     """Measure ``model`` on ``tasks``.
 
     The model maps ``(n, C, H, W)`` float32 images in [0, 1] to ``(n, K)`` logits; it is moved to
     ``device``. Its modes, gradient flags and gradients, and all global random state, are left as
-    they were found. Batches have one size, halved only where memory runs out, and then for all.
+    they were found. Batches have one size (:data:`BATCH_SIZE` by default), halved only where memory
+    runs out, and then for all.
 
     Raises:
         InvalidInput: a batch size below 1, or a model or an intervention that breaks its contract.
     """
+    device = torch.device(device)
+    batch_size = BATCH_SIZE.get(device.type, 250) if batch_size is None else batch_size
     if batch_size < 1:
         raise InvalidInput(f"batch_size {batch_size} is not allowed: at least 1")
-    device = torch.device(device)
     model.to(device)
     asked = batch_size
     with _undisturbed(model, device):

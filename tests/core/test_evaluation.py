@@ -423,7 +423,7 @@ def test_clean_logits_are_computed_once() -> None:
 def test_out_of_memory_halves_the_batch_and_says_so() -> None:
     """Memory that holds 70 images leads to 63; values are those of a run at 63 from the start."""
     tasks = planned("accuracy", {"name": "pgd", "delta": 0.08, "examples": 200})
-    found = evaluate(Counting(limit=70), tasks)
+    found = evaluate(Counting(limit=70), tasks, batch_size=250)
     assert found.batch_size == 63
     assert found.checks["batch_size"] == {"asked": 250, "used": 63}
     assert found.checks["failed"] == ["out of memory: batch size 63 instead of 250"]
@@ -433,10 +433,10 @@ def test_out_of_memory_halves_the_batch_and_says_so() -> None:
 def test_other_errors_are_not_taken_for_memory() -> None:
     """Any other error, and no memory for a single image, comes through."""
     tasks = planned("accuracy")
-    broken = Counting(limit=70, error="shapes cannot be multiplied")
+    broken = Counting(limit=40, error="shapes cannot be multiplied")
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         evaluate(broken, tasks)
-    assert broken.sizes == [250]
+    assert broken.sizes == [64]
     with pytest.raises(RuntimeError, match="can't allocate"):
         evaluate(Counting(limit=0), tasks)
 
@@ -512,7 +512,7 @@ def test_a_pass_is_named_by_its_keys() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (nn.Flatten(start_dim=2), r"the model returns \(250, 1, 64\)"),
+        (nn.Flatten(start_dim=2), r"the model returns \(64, 1, 64\)"),
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), "labels from 0 to 9 are not allowed"),
     ],
 )

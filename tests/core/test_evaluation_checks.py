@@ -12,6 +12,7 @@ import torch
 from evaluation_digits import digits, first, trained_net
 from torch import Tensor, nn
 
+from mm_mlflow import evaluation
 from mm_mlflow.design import InterventionSpec
 from mm_mlflow.evaluation import (
     PGD,
@@ -20,10 +21,14 @@ from mm_mlflow.evaluation import (
     Intervention,
     OutputPerturbation,
     Task,
-    evaluate,
     plan,
 )
 from mm_mlflow.evaluation.probe import Probe
+
+
+def evaluate(model: nn.Module, tasks: list[Task]) -> Evaluation:
+    """All 250 examples in one batch."""
+    return evaluation.evaluate(model, tasks, batch_size=250)
 
 
 def tasks_for(*interventions: Intervention) -> list[Task]:
