@@ -35,6 +35,8 @@ interventions: [accuracy, {name: pgd, delta: 0.005, examples: 200, steps: 3}]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if (DATA / "cifar10").is_dir():
+        return DATA / "cifar10"
     place = tmp_path_factory.mktemp("images") / "cifar10"
     with zipfile.ZipFile(DATA / "cifar10-images.zip") as archive:
         archive.extractall(place)
