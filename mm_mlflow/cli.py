@@ -19,6 +19,7 @@ from mm_mlflow.errors import InvalidInput, MultiplicityError, UnknownExperiment
 
 if TYPE_CHECKING:
     from mm_mlflow.design import Design
+    from mm_mlflow.registration import Loaded
     from mm_mlflow.runner import Material, SweepResult
     from mm_mlflow.tracking import Store
 
@@ -284,6 +285,8 @@ def sheet(
     help="Show these before and after  [default: all others]",
 )  # fmt: skip
 @click.option("--within", type=float, metavar="E", help="Only runs within E of the best accuracy.")
+@click.option("--mixed", is_flag=True, help="Mix runs measured with different parameters.")
+@click.option("--confirm-labels", is_flag=True, help="Use OOD data whose two classes look swapped.")
 @click.option("--register", metavar="NAME", help="Register the selected models under this name.")
 @click.option("--design", metavar="DESIGN", help="The plan  [default: the newest sweep's design]")
 @click.option(
@@ -296,6 +299,8 @@ def select(
     on: Sequence[str],
     shown: Sequence[str],
     within: float | None,
+    mixed: bool,
+    confirm_labels: bool,
     register: str | None,
     design: str | None,
     out: Path | None,
@@ -307,12 +312,14 @@ def select(
 
     Without --top, --pareto and --require: what the design's selection says.
     """
-    if register is not None and not register.strip():
-        raise InvalidInput(f"register {register!r} is not allowed: a name is needed")
+    if register is not None:
+        from mm_mlflow import registration
+
+        registration.check_name(register)
     if register is not None and out is not None:
         raise InvalidInput("--register writes to MLflow and --out does not: give one of them")
     from mm_mlflow import experiment
-    from mm_mlflow.rules import rules
+    from mm_mlflow.rules import Require, rules
     from mm_mlflow.selection import build_selection
 
     asked = bool(top or pareto or require or on or shown)
@@ -335,8 +342,20 @@ def select(
     shown = tuple(experiment.choose_metrics(frame, shown)) if shown else ()
     if register is not None and len(chosen_rules) > 1:
         raise InvalidInput("--register needs a single selection: give one --top")
-    selection = build_selection(frame, plan.id, chosen_rules, metrics, shown)
+    if not isinstance(chosen_rules[0], Require):
+        for metric in metrics:
+            if metric not in frame.records:
+                raise InvalidInput(
+                    f"nothing says whether more of metric {metric!r} is better: use --require"
+                )
+    selection = build_selection(
+        frame, plan.id, chosen_rules, metrics, shown, mixed=mixed, confirm_labels=confirm_labels
+    )
     run_id, versions = None, []
+    loaded: Loaded = {}
+    if register is not None:
+        mask = selection.choices[0].mask
+        loaded = registration.load(store, frame.cells.loc[mask, "run_id"].to_dict())
     if out is not None:
         experiment.save(out, selection)
     else:
@@ -345,15 +364,13 @@ def select(
             "on": metrics,
             **({"report": shown} if shown else {}),
             **({"within": within} if within is not None else {}),
+            **({"mixed": True} if mixed else {}),
+            **({"confirm_labels": True} if confirm_labels else {}),
             **({"design": plan.id} if design else {}),
         }
         run_id = experiment.publish_selection(store, selection, plan, arguments)
         if register is not None:
-            from mm_mlflow import registration
-
-            mask = selection.choices[0].mask
-            runs = frame.cells.loc[mask, "run_id"].to_dict()
-            versions = registration.register(store, run_id, register, runs)
+            versions = registration.register(store, run_id, register, loaded)
     if as_json:
         from mm_mlflow.render.json import dump
         from mm_mlflow.render.selection import document

@@ -101,24 +101,31 @@ def _check_threads(client: Client, scheduler: str) -> None:
 
 
 def run(
-    client: Client, function: Callable[[Any], Any], items: Sequence[tuple[str, Any]]
+    client: Client,
+    function: Callable[[Any], Any],
+    items: Sequence[tuple[str, Any]],
+    *,
+    hold_back: bool = True,
 ) -> Iterator[tuple[str, Any]]:
     """Apply ``function`` to the items on the workers; yields ``(key, result)`` as they end.
 
-    The first items start first, and an item is handed out only when a worker is free for it: Dask
-    would give all of them away at once, and then a worker may wait for minutes while the other's
-    tasks queue (seen: 11 of 73 worker-minutes lost). Where a task itself is lost (its workers died
+    The first items start first, and with ``hold_back`` an item is handed out only when a worker is
+    free for it: Dask would give all of them away at once, and then a worker may wait for minutes
+    while the other's tasks queue (seen: 11 of 73 worker-minutes lost). A cluster that grows with its
+    backlog must see all of it, though. Where a task itself is lost (its workers died
     again and again), the exception stands in the place of its result.
     """
-    waiting = iter(items)
+    waiting, ranks = iter(items), itertools.count()
     running: dict[Future[Any], str] = {}
     ended = as_completed()
 
     def hand_out() -> None:
         # At least one: with no worker at the moment, it waits for the next.
         free = max(1, sum(client.nthreads().values())) - len(running)
-        for key, item in itertools.islice(waiting, max(0, free)):
-            future = client.submit(function, item, key=key, pure=False)
+        ready = itertools.islice(waiting, max(0, free)) if hold_back else waiting
+        for key, item in ready:
+            rank = next(ranks)
+            future = client.submit(function, item, key=key, pure=False, priority=-rank)
             running[future] = key
             ended.add(future)
 

@@ -47,6 +47,9 @@ def read(
 def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
     """Metric keys that match any of the patterns (``*`` and ``?`` as in file names), in sheet order.
 
+    Patterns are for what is measured; what is about training itself (``train_*``, ``system/*``) is
+    chosen by its whole name only.
+
     Raises:
         InvalidInput: a pattern that matches none; the nearest key is named.
     """
@@ -55,10 +58,11 @@ def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
             f"experiment {frame.experiment.name!r} holds no finished cell of the design "
             f"({len(frame.cells)} planned)"
         )
-    known = [*frame.metrics, *sorted(set(map(str, frame.values)) - set(frame.metrics))]
     chosen: dict[str, None] = {}
     for pattern in patterns:
-        found = [key for key in known if fnmatch.fnmatchcase(key, pattern)]
+        found = [key for key in frame.metrics if fnmatch.fnmatchcase(key, pattern)]
+        if not found and pattern in frame.values:
+            found = [pattern]
         if not found:
             raise unknown("metric", pattern, frame.metrics)
         chosen.update(dict.fromkeys(found))
@@ -85,7 +89,9 @@ def publish_selection(
     for choice in selection.choices:
         numbers[f"selected/{choice.rule.name}"] = len(choice.run_ids)
         for effect in choice.effects:
-            numbers[f"delta_all_selected/{choice.rule.name}/{effect.metric}"] = effect.after.delta
+            numbers[_fit(f"delta_all_selected/{choice.rule.name}/{effect.metric}")] = (
+                effect.after.delta
+            )
     text = selection_digest(selection)
     run_id = _publish(
         store, "selection", design, arguments, text, selection_files(selection), numbers
@@ -93,6 +99,11 @@ def publish_selection(
     for choice in selection.choices:
         tracking.tag_only(store, f"mm.selected.{choice.rule.name}", run_id, choice.run_ids)
     return run_id
+
+
+def _fit(key: str) -> str:
+    """``key`` within the 250 characters that MLflow takes, with six hex digits of it where it is cut."""
+    return key if len(key) <= 250 else f"{key[:243]}-{hashlib.sha256(key.encode()).hexdigest()[:6]}"
 
 
 def _publish(

@@ -46,7 +46,7 @@ class Figure:
                 same = found.get(name) == wanted
             if not same:
                 return False
-        return bool(self.parameters) or record.get("split") == "test"
+        return self.intervention == "ood_accuracy" or record.get("split") == "test"
 
 
 def _slugs(group: Mapping[str, str]) -> dict[str, str]:

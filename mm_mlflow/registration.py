@@ -3,43 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from torch import nn
 
 from mm_mlflow import models, tracking
 from mm_mlflow.errors import InvalidInput
 from mm_mlflow.tracking import Store
 
+Loaded = Mapping[tuple[str, str], tuple[nn.Module, Mapping[str, Any]]]
 
-def register(store: Store, report: str, name: str, chosen: Mapping[str, str]) -> list[str]:
-    """Register the models of cells as versions of ``name``; returns the versions.
 
-    Each is stored with the report run, as a traced graph that loads without this package; the weights
-    come from the cell's ``model.safetensors``, so nothing is unpickled.
+def check_name(name: str) -> None:
+    """Refuse a name that MLflow's registry does not take, or that its queries cannot quote."""
+    if not name.strip() or any(character in name for character in "/:'"):
+        raise InvalidInput(f"register {name!r} is not allowed: a name without '/', ':' and quotes")
+
+
+def load(store: Store, chosen: Mapping[str, str]) -> Loaded:
+    """The models of cells, by cell id and run id, before anything is written.
 
     Args:
         store: the experiment.
-        report: id of the report run that selected them.
-        name: of the registered model, made where there is none.
         chosen: cell id to the run that holds it.
 
     Raises:
-        InvalidInput: a run keeps no weights.
+        InvalidInput: a run keeps no weights, or its architecture is not known here.
         TrackingError: its weights cannot be read.
     """
-    versions = []
+    loaded = {}
     for cell, run_id in chosen.items():
         if not tracking.has_artifact(store, run_id, "model.safetensors"):
             raise InvalidInput(
                 f"run {run_id} keeps no weights (keep: weights: none), so its model cannot be registered"
             )
-        model, spec = models.from_bytes(tracking.artifact(store, run_id, "model.safetensors"))
-        # Two images: a batch of one would be traced as a constant.
-        example = np.full((2, spec["channels"], *spec["size"]), 0.5, dtype=np.float32)
-        tags = {"mm.cell": cell, "mm.cell_run": run_id, "mm.selected_by": report}
-        with tracking.reading_errors(store.uri):
-            version = tracking.register_model(
-                store, report, name, model, example, f"models/{cell[:12]}", tags
-            )
-        versions.append(version)
+        data = tracking.artifact(store, run_id, "model.safetensors")
+        loaded[cell, run_id] = models.from_bytes(data)
+    return loaded
+
+
+def register(store: Store, report: str, name: str, loaded: Loaded) -> list[str]:
+    """Register models as versions of ``name``; returns the versions. Those that are there stay as
+    they are.
+
+    Each is stored with the report run, as a traced graph that loads without this package; nothing is
+    unpickled.
+
+    Args:
+        store: the experiment.
+        report: id of the report run that selected them.
+        name: of the registered model, made where there is none.
+        loaded: what :func:`load` gave.
+    """
+    versions = []
+    with tracking.reading_errors(store.uri):
+        present = tracking.registered(store, name)
+        for (cell, run_id), (model, spec) in loaded.items():
+            if run_id not in present:
+                # Two images: a batch of one would be traced as a constant.
+                example = np.full((2, spec["channels"], *spec["size"]), 0.5, dtype=np.float32)
+                tags = {"mm.cell": cell, "mm.cell_run": run_id, "mm.selected_by": report}
+                present[run_id] = tracking.register_model(
+                    store, report, name, model, example, f"models/{cell[:12]}", tags
+                )
+            versions.append(present[run_id])
     return versions

@@ -156,6 +156,17 @@ def build_report(
         if "accuracy" in frame.values
         else math.nan
     )
+    selection: Selection | None = None
+    not_shown: tuple[str, ...] = ()
+    if design.selection is not None and not asked:
+        try:
+            rules, on = design.selection.rules()
+            selection = build_selection(
+                frame, design.id, rules, on, design.selection.report,
+                mixed=mixed, confirm_labels=confirm_labels,
+            )  # fmt: skip
+        except InvalidInput as error:  # runs that lack a metric, say: the sheets stand all the same
+            not_shown = (f"The design's selection is not shown: {error}.",)
     return Report(
         experiment=frame.experiment,
         design=design,
@@ -169,19 +180,12 @@ def build_report(
                 f"Left out: {found}. Map its labels, or confirm them ({_CONFIRM})."
                 for found in left_out
             ),
+            *not_shown,
             *_notes(frame, sheets),
         ),
         distributions=build_distributions(frame, [sheet.metric for sheet in sheets]),
-        selection=None if asked else _selection(frame, design),
+        selection=selection,
     )
-
-
-def _selection(frame: Frame, design: Design) -> Selection | None:
-    """What the design selects; None where it does not."""
-    if design.selection is None:
-        return None
-    rules, on = design.selection.rules()
-    return build_selection(frame, design.id, rules, on, design.selection.report)
 
 
 def _summary(sheet: Sheet, frame: Frame, reference: float) -> SummaryRow:

@@ -5,7 +5,6 @@ Written once, for design files and for the command line; :mod:`mm_mlflow.selecti
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Literal
 
 from mm_mlflow.errors import InvalidInput
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,2})?"
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Top:
     @property
     def text(self) -> str:
         """``75%``."""
-        return f"{float(100 * self.fraction):.6g}%"
+        return f"{float(100 * self.fraction):.12g}%"
 
     @property
     def name(self) -> str:
@@ -109,11 +108,11 @@ def parse_threshold(text: str) -> Threshold:
         InvalidInput: no metric, no ``>=`` or ``<=``, or no finite number.
     """
     found = re.fullmatch(rf"\s*(.+?)\s*(>=|<=)\s*({_NUMBER})\s*(%?)\s*", text)
-    bound = float(found[3]) / (100 if found[4] else 1) if found else math.nan
-    if not found or not math.isfinite(bound):
+    if not found:
         raise InvalidInput(
             f"require {text!r} is not allowed: METRIC>=VALUE or METRIC<=VALUE is, such as accuracy>=0.9"
         )
+    bound = float(Fraction(found[3]) / (100 if found[4] else 1))  # 56.6% is 0.566, not a hair more
     return Threshold(found[1], ">=" if found[2] == ">=" else "<=", bound)
 
 

@@ -394,7 +394,7 @@ def _work_off(
     ]
     labels = {key: job.cell.label for key, job in items}
     with engine.workers(jobs, scheduler, PRELOAD) as client:
-        for key, result in engine.run(client, run_cell, items):
+        for key, result in engine.run(client, run_cell, items, hold_back=scheduler is None):
             yield _lost(labels[key], result) if isinstance(result, BaseException) else result
 
 

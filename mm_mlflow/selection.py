@@ -18,7 +18,7 @@ from scipy.special import gammaln
 
 from mm_mlflow.distribution import Distribution, Strip
 from mm_mlflow.errors import InvalidInput
-from mm_mlflow.frame import ExperimentRef, Frame
+from mm_mlflow.frame import ExperimentRef, Frame, flipped_label_maps
 from mm_mlflow.rules import Pareto, Require, Rule, Threshold, Top, parse_top
 
 FEW = 5  # selected runs below which a range says little
@@ -213,6 +213,7 @@ class Selection:
         on: metric keys that were selected on.
         shown: metric keys whose distributions are shown.
         eligible: number of runs with a finite value of every metric of ``on``.
+        within: only runs this close to the best accuracy were considered, or None.
         choices: one per rule.
         distributions: one per metric of ``shown``: all runs, then each choice.
         cells: tidy: run, configuration, seed, one column of booleans per rule, one per metric.
@@ -224,6 +225,7 @@ class Selection:
     on: tuple[str, ...]
     shown: tuple[str, ...]
     eligible: int
+    within: float | None
     choices: tuple[Choice, ...]
     distributions: tuple[Distribution, ...]
     cells: pd.DataFrame
@@ -236,6 +238,9 @@ def build_selection(
     rules: Sequence[Rule],
     on: Sequence[str],
     shown: Sequence[str] = (),
+    *,
+    mixed: bool = False,
+    confirm_labels: bool = False,
 ) -> Selection:
     """Apply ``rules`` on the metrics ``on``, and tell what that does to the metrics ``shown``.
 
@@ -245,14 +250,28 @@ def build_selection(
         rules: each gives a choice of its own.
         on: metric keys to select on.
         shown: metric keys to look at; by default every metric that is not selected on.
+        mixed: whether runs may differ in how a metric was measured.
+        confirm_labels: whether data whose two classes look swapped are as they should be.
 
     Raises:
-        InvalidInput: a metric that no run has.
+        InvalidInput: a metric that no run has, that runs measured differently, or whose labels seem
+            to be flipped (:func:`~mm_mlflow.frame.flipped_label_maps`).
     """
     among = eligible(frame, on)
     for metric in shown:
         frame.require(metric)
-    shown = tuple(shown) or tuple(key for key in frame.metrics if key not in on)
+    refused = {} if confirm_labels else {k: str(v) for k, v in flipped_label_maps(frame).items()}
+    if not mixed:
+        refused |= {
+            key: f"{key}: runs {one} and {other} measured it with different parameters (--mixed)"
+            for key, (one, other) in frame.conflicts.items()
+        }
+    for metric in (*on, *shown):
+        if metric in refused:
+            raise InvalidInput(f"{refused[metric]}: it cannot be part of a selection")
+    shown = tuple(shown) or tuple(
+        key for key in frame.metrics if key not in on and key not in refused
+    )
     choices = tuple(_choice(frame, rule, among, on, shown) for rule in rules)
     return Selection(
         experiment=frame.experiment,
@@ -260,6 +279,7 @@ def build_selection(
         on=tuple(on),
         shown=shown,
         eligible=int(among.sum()),
+        within=frame.within,
         choices=choices,
         distributions=tuple(
             _distribution(frame, metric, i, among, choices) for i, metric in enumerate(shown)
@@ -395,6 +415,19 @@ def _notes(
         notes.append(
             f"{left_out} of {int(frame.counted.sum())} runs lack a finite value of a metric that is "
             "selected on, and are left out."
+        )
+    if frame.within is not None:
+        width = f"{100 * frame.within:g} {'point' if frame.within == 0.01 else 'points'}"
+        excluded = int((frame.cells["status"] == "excluded").sum())
+        notes.append(
+            f"Only runs within {width} of the best accuracy are considered; {excluded} are left out "
+            "on purpose."
+        )
+    if diverged := int((frame.cells["status"][among] == "diverged").sum()):
+        notes.append(f"{diverged} runs diverged; they are ranked by their values like any other.")
+    if frame.mismatched:
+        notes.append(
+            f"{len(frame.mismatched)} finished runs were trained on other data and do not count."
         )
     empty = int((~frame.counted & (frame.cells["status"] != "excluded")).sum())
     if empty:

@@ -322,6 +322,16 @@ def has_artifact(store: Store, run_id: str, path: str) -> bool:
         return any(item.path == path for item in store.client.list_artifacts(run_id))
 
 
+def registered(store: Store, name: str) -> dict[str, str]:
+    """Versions of a registered model that cells gave, by the cell's run id."""
+    versions = store.client.search_model_versions(f"name='{name}'")
+    return {
+        version.tags["mm.cell_run"]: str(version.version)
+        for version in versions
+        if "mm.cell_run" in version.tags
+    }
+
+
 def register_model(
     store: Store,
     run_id: str,

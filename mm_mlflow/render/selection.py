@@ -57,6 +57,7 @@ def document(selection: Selection) -> dict[str, Any]:
         "on": list(selection.on),
         "report": list(selection.shown),
         "eligible": selection.eligible,
+        "within": selection.within,
         "notes": list(selection.notes),
         "selections": [
             {

@@ -254,3 +254,22 @@ def test_ids_differ_whenever_cells_differ(paper: Design) -> None:
     full = paper.model_copy(update={"layout": "factorial"})
     product = itertools.product(*(axis.names for axis in full.axes), full.seeds)
     assert len({cell.id for cell in full.cells()}) == len(list(product))
+
+
+def test_keys_are_text_and_merging_works() -> None:
+    """YAML 1.1 reads ``on`` as true, and ``<<`` merges a mapping: own keys win."""
+    text = """
+name: d
+dataset: {name: x}
+training: &base {epochs: 1, momentum: 0.5}
+default: {batch_size: 1}
+axes: {batch_size: [1]}
+seeds: 1
+selection: {pareto: true, on: [a]}
+"""
+    design = Design.parse(text)
+    assert design.selection is not None
+    assert design.selection.on == ("a",)
+    merged = text.replace("training: &base {epochs: 1, momentum: 0.5}",
+                          "training: {<<: {epochs: 1, momentum: 0.5}, epochs: 2}")  # fmt: skip
+    assert Design.parse(merged).training == {"epochs": 2, "momentum": 0.5}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mm_mlflow.errors import InvalidInput
 from mm_mlflow.evaluation.folding import folded
 from mm_mlflow.models import MODELS, build
 
@@ -95,3 +98,36 @@ def test_weights_do_not_decide() -> None:
     model = lived_in(build({**SPEC, "architecture": "conv"}))
     next(model.parameters()).data.fill_(torch.nan)
     assert folded(model, torch.rand(2, 3, 32, 32))[1] == NORMS["conv"]
+
+
+@pytest.mark.parametrize(
+    "normalise",
+    [
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+        nn.utils.spectral_norm,
+    ],
+)
+def test_normalised_weights_are_left_alone(normalise: Callable[[nn.Module], nn.Module]) -> None:
+    """Weights that are made anew at each call cannot be folded: the model is used as it is."""
+    model = nn.Sequential(
+        normalise(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 10)
+    ).eval()
+    found, number = folded(model, torch.rand(2, 3, 8, 8))
+    assert found is model
+    assert number == 0
+
+
+def test_what_is_no_classifier_is_said_in_one_line() -> None:
+    """A model that gives a tuple fails with the contract's own words."""
+
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, int]:
+            return self.body(images).mean(dim=(2, 3)), 1
+
+    with pytest.raises(InvalidInput, match=r"\(n, K\) logits are needed"):
+        folded(Pair().eval(), torch.rand(2, 3, 8, 8))

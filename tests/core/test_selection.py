@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -289,7 +290,7 @@ def test_a_selection_by_hand() -> None:
     assert half.effects[0].chance is None
     strips = found.distributions[0].strips
     assert [(strip.label, strip.note) for strip in strips] == [
-        ("all runs", "6 of 6 runs"), ("top 66.6667%", "2 of 6 runs"), ("top 50%", "0 of 6 runs"),
+        ("all runs", "6 of 6 runs"), ("top 66.6666666667%", "2 of 6 runs"), ("top 50%", "0 of 6 runs"),
     ]  # fmt: skip
     assert strips[1].band == (effect.chance.low, effect.chance.high)
 
@@ -343,7 +344,7 @@ def test_every_rendering_of_a_selection() -> None:
     files = dict(render.files(found))
     assert {path.rsplit(".")[-1] for path in files} == {"csv", "json", "md", "png", "pdf"}
     head, *lines = files["selection/selection.csv"].decode().splitlines()
-    assert head == "run_id,configuration,seed,selected:top-66.6667,selected:top-50,a,b,c"
+    assert head == "run_id,configuration,seed,selected:top-66.6666666667,selected:top-50,a,b,c"
     assert len(lines) == 6
     assert lines[2] == "run2,default,2,True,False,0.3,0.4,0.6"
     document = json.loads(files["selection/selection.json"])
@@ -387,3 +388,45 @@ seeds: 2
     ]:
         with pytest.raises(InvalidInput, match=message):
             Design.parse(text + f"selection: {selection}")
+
+
+def test_percent_thresholds_are_exact() -> None:
+    """566 right of 1,000 keep 56.6%, though 56.6 / 100 lies above 0.566."""
+    assert 56.6 / 100 > 0.566
+    for tenths in range(500, 1000):
+        assert rules.parse_threshold(f"a>={tenths / 10}%").bound == tenths / 1000
+
+
+def test_metrics_that_may_not_be_compared_are_refused() -> None:
+    """Runs that measured it differently, unless mixed; shown by default, such a metric is left out."""
+    frame = replace(six(), conflicts={"c": ("run0", "run1")})
+    with pytest.raises(InvalidInput, match=r"c: runs run0 and run1 .*--mixed"):
+        build_selection(frame, "id", [Pareto()], ["a"], ["c"])
+    with pytest.raises(InvalidInput, match="--mixed"):
+        build_selection(frame, "id", [Pareto()], ["c"])
+    assert build_selection(frame, "id", [Pareto()], ["a"]).shown == ("b",)
+    assert build_selection(frame, "id", [Pareto()], ["a"], mixed=True).shown == ("b", "c")
+
+
+def test_swapped_labels_are_refused_unless_confirmed() -> None:
+    """A median of 30% on two classes where the models' own is 90%."""
+    records = {
+        "accuracy": {"intervention": "accuracy", "classes": 2},
+        "ood": {"intervention": "ood_accuracy", "classes": 2},
+    }
+    frame = frame_of({"accuracy": [0.9, 0.91], "ood": [0.3, 0.31]}, records)
+    with pytest.raises(InvalidInput, match="swapped"):
+        build_selection(frame, "id", [Pareto()], ["ood"])
+    found = build_selection(frame, "id", [Pareto()], ["ood"], confirm_labels=True)
+    assert found.choices[0].run_ids == ("run1",)
+
+
+def test_runs_left_out_on_purpose_are_said() -> None:
+    """``--within`` leaves a note and its width."""
+    frame = six().near_best(0.25, "a")
+    found = build_selection(frame, "id", [Pareto()], ["a"], ["b"])
+    assert found.within == 0.25
+    assert found.eligible == 3
+    assert any(
+        "within 25 points of the best accuracy are considered; 3 are" in n for n in found.notes
+    )

@@ -97,5 +97,5 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         runner.engine,
         "run",
-        lambda _, function, items: ((key, function(job)) for key, job in items),
+        lambda _, function, items, **__: ((key, function(job)) for key, job in items),
     )

@@ -170,3 +170,50 @@ def test_selecting_needs_weights_only_to_register(
     command(*select)
     result = command(*select, "--register", "best", code=2)
     assert "keeps no weights" in result.stderr
+
+
+def test_a_selection_on_what_older_runs_lack_leaves_the_sheets(
+    small: Path, command: Command, in_process: None
+) -> None:
+    """A metric added to the design after its cells were trained: said in a note, all else is there."""
+    del in_process
+    command("sweep", small)
+    more = "  - {name: pgd, delta: 0.05, steps: 2}\n"
+    small.write_text(
+        small.read_text() + more + "selection: {top: 50%, on: [pgd_accuracy/delta-0.05.steps-2]}\n"
+    )
+    said = command("sweep", small, "--sheet")
+    (report,) = runs_of("report")
+    assert "sheets/accuracy/sheet.html" in artifacts(report)
+    assert "selection/selection.json" not in artifacts(report)
+    assert said.exit_code == 0
+    notes = json.loads(artifact(report, "summary.json"))["notes"]
+    assert any(
+        "selection is not shown: unknown metric 'pgd_accuracy/delta-0.05" in n for n in notes
+    )
+
+
+def test_globs_are_for_what_is_measured(swept: Path, command: Command) -> None:
+    """``*`` is no training loss, and a loss has no best end that the program knows."""
+    del swept
+    select = ["select", "--experiment-name", "small"]
+    result = command(*select, "--top", "50%", "--on", "*", "--out", "a", "--json")
+    assert "train_loss" not in json.loads(result.stdout)["on"]
+    refused = command(*select, "--top", "50%", "--on", "train_loss", code=2)
+    assert "nothing says whether more of metric 'train_loss' is better" in refused.stderr
+    command(*select, "--require", "train_loss<=100", "--out", "b")
+
+
+def test_registering_twice_adds_nothing_and_bad_names_write_nothing(
+    swept: Path, command: Command
+) -> None:
+    """A version of the same run stays the one; a name that MLflow refuses is refused first."""
+    del swept
+    select = ["select", "--experiment-name", "small", "--top", "1%", "--on", "accuracy"]
+    result = command(*select, "--register", "a/b", code=2)
+    assert "register 'a/b' is not allowed" in result.stderr
+    assert not runs_of("report")
+    one = json.loads(command(*select, "--register", "best", "--json").stdout)["versions"]
+    two = json.loads(command(*select, "--register", "best", "--json").stdout)["versions"]
+    assert one == two
+    assert len(MlflowClient().search_model_versions("name='best'")) == len(one)
