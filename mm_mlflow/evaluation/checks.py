@@ -117,9 +117,9 @@ class Checks:
 
     def gradients(self, probe: Probe) -> None:
         """Gradients at clean images are not zero on most examples, or an attack measures nothing."""
-        if probe.zero_gradients is None:
+        name, zero, n = probe.split.name, probe.zero_gradients, int(probe.judged.sum())
+        if not n:
             return
-        name, zero, n = probe.split.name, probe.zero_gradients, len(probe)
         self.record["zero_gradients"][name] = {"examples": n, "zero": zero}
         if 2 * zero > n:
             self.failed.append(

@@ -80,6 +80,7 @@ class PGD(Intervention):
         import torch  # here: plans are made, and records read, without it
 
         step_size = 2.5 * self.delta / self.steps if self.step_size is None else self.step_size
+        probe.prepare_ascent(todo)
         batch, rest = probe.batch(todo[: probe.batch_size]), todo[probe.batch_size :]
         images, ascent = batch.images, probe.clean_ascent(batch)
         steps = torch.zeros_like(batch.labels)

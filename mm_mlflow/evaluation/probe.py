@@ -83,8 +83,8 @@ class Probe:
         logits: ``(n, K)`` float32 of the clean images.
         batch_size: how many examples may reach the model at once.
         clean_outcomes: ``(n,)`` float64, 1.0 where the clean image is classified correctly.
-        zero_gradients: number of examples whose gradient at the clean image is zero everywhere;
-            None until a gradient was asked for.
+        judged: ``(n,)`` booleans: examples whose gradient at the clean image was asked for.
+        zero_gradients: for how many of them it is zero everywhere.
     """
 
     def __init__(
@@ -103,7 +103,8 @@ class Probe:
         self.example_ids = np.asarray(split.example_ids[indices])
         self.logits = split_logits[indices]
         self.clean_outcomes = outcomes.accuracy(self.logits, self.labels)
-        self.zero_gradients: int | None = None
+        self.zero_gradients: int = 0
+        self.judged = np.zeros(len(indices), dtype=bool)
         self._model = model
         self._split_logits = split_logits
         self.batch_size = batch_size
@@ -172,16 +173,22 @@ class Probe:
         (gradient,) = torch.autograd.grad(logits, images, direction, materialize_grads=True)
         return correct, gradient.sign().nan_to_num_(0.0)
 
-    def clean_ascent(self, batch: Batch) -> Tensor:
-        """The signs of :meth:`ascent` at the clean images, computed once for all interventions."""
+    def prepare_ascent(self, positions: np.ndarray) -> None:
+        """Compute :meth:`clean_ascent` of these examples in full batches, where it is not known."""
         if self._clean_ascent is None:
             # Signs as bytes: a quarter of the split's float32 images.
-            signs = [
-                self.ascent(part.images, part)[1].to("cpu", torch.int8) for part in self.batches()
-            ]
-            self._clean_ascent = torch.cat(signs)
-            moving = self._clean_ascent.flatten(1).any(dim=1)
-            self.zero_gradients = len(self) - int(moving.sum())
+            shape = (len(self), *self.split.images.shape[1:])
+            self._clean_ascent = torch.zeros(shape, dtype=torch.int8)
+        for part in self.batches(positions[~self.judged[positions]]):
+            signs = self.ascent(part.images, part)[1].to("cpu", torch.int8)
+            self._clean_ascent[part.positions] = signs
+            self.judged[part.positions.numpy()] = True
+            self.zero_gradients += int((~signs.flatten(1).any(dim=1)).sum())
+
+    def clean_ascent(self, batch: Batch) -> Tensor:
+        """The signs of :meth:`ascent` at the clean images, computed once for all interventions."""
+        self.prepare_ascent(batch.positions.numpy())
+        assert self._clean_ascent is not None
         return self._clean_ascent[batch.positions].to(self._device, torch.float32)
 
 

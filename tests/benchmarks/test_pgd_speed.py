@@ -112,8 +112,8 @@ interventions: [accuracy]
 @pytest.mark.bench
 def test_cifar(capsys: pytest.CaptureFixture[str]) -> None:
     """ResNet-8 of width 16 on 2,000 real test images (below ``MM_MLFLOW_DATA``), δ = 0.005, 20 steps:
-    at least 2.5 times as fast as torchattacks on the frozen model in eval mode and torch's usual
-    layout, and at least twice as fast as at its best, channels last in small batches."""
+    at least 2.5 times as fast as torchattacks with the frozen model in eval mode and its usual
+    batches, and at least 2.2 times as fast as at its best, batches of 64."""
     design = bind(Design.parse(CIFAR))
     splits = open_splits(design.dataset)
     trained = training.train(design.cell({}, 0), splits["train"]).model
@@ -170,5 +170,5 @@ def test_cifar(capsys: pytest.CaptureFixture[str]) -> None:
         assert (own & ~theirs_).sum() <= len(own) / 1000
         assert (theirs_ & ~own).sum() <= len(own) / 100
     others = {name: taken for name, taken in best.items() if name != "ours"}
-    assert others["torchattacks, batches of 64"] / best["ours"] >= 2.5
-    assert min(others.values()) / best["ours"] >= 2.0
+    assert others["torchattacks, batches of 250"] / best["ours"] >= 2.5
+    assert min(others.values()) / best["ours"] >= 2.2
