@@ -111,7 +111,7 @@ def run(
 
     The first items start first, and with ``hold_back`` an item is handed out only when a worker is
     free for it: Dask would give all of them away at once, and then a worker may wait for minutes
-    while the other's tasks queue (seen: 11 of 73 worker-minutes lost). A cluster that grows with its
+    while the other's tasks queue (seen: 15 of 73 worker-minutes lost). A cluster that grows with its
     backlog must see all of it, though. Where a task itself is lost (its workers died
     again and again), the exception stands in the place of its result.
     """
