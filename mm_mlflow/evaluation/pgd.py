@@ -15,7 +15,41 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from mm_mlflow.evaluation.probe import Probe
+    from mm_mlflow.evaluation.probe import Batch, Probe
+
+
+@dataclass(frozen=True, eq=False)
+class _Iterates:
+    """Examples on their way: their iterates, ``(b, C, H, W)``, and how many ``(b,)`` steps each took."""
+
+    batch: Batch
+    images: Tensor
+    steps: Tensor
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def take(self, mask: Tensor) -> _Iterates:
+        if mask.all():
+            return self
+        rows = mask.nonzero()[:, 0]
+        return _Iterates(self.batch.take(rows), self.images[rows], self.steps[rows])
+
+    def join(self, other: _Iterates) -> _Iterates:
+        if not len(other):
+            return self
+        import torch  # here: plans are made, and records read, without it
+
+        return _Iterates(
+            self.batch.join(other.batch),
+            torch.cat([self.images, other.images]),
+            torch.cat([self.steps, other.steps]),
+        )
+
+    def split(self, size: int) -> tuple[_Iterates, _Iterates]:
+        """The first ``size``, and the others."""
+        first = self.steps.new_ones(len(self)).cumsum(0) <= size
+        return self.take(first), self.take(~first)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -65,44 +99,54 @@ class PGD(Intervention):
         todo = np.arange(len(probe))
         if self.until == "any":
             todo = np.flatnonzero(probe.clean_outcomes)
-        survivors = [positions.cpu().numpy() for positions in self._attack(probe, todo)]
         correct = np.zeros(len(probe))
-        correct[np.concatenate(survivors)] = 1.0
+        for positions in self._attack(probe, todo):
+            correct[positions.cpu().numpy()] = 1.0
         return correct
 
     def _attack(self, probe: Probe, todo: np.ndarray) -> Iterator[Tensor]:
-        """Positions of those of ``todo`` that stay correct, as they come to their last step.
+        """Positions of those of ``todo`` that stay correct, as their last iterates are judged.
 
-        What is misclassified once needs no further step. Its place in the batch goes to the next
-        example, so that batches stay full, small enough for a processor's cache, and of one size
-        (each new one costs oneDNN milliseconds).
+        What is misclassified once needs no further step, and a last iterate needs no gradient. The
+        places that fall free go to the next examples, so that batches stay full, small enough for a
+        processor's cache, and of one size (each new one costs oneDNN milliseconds).
         """
-        import torch  # here: plans are made, and records read, without it
-
-        step_size = 2.5 * self.delta / self.steps if self.step_size is None else self.step_size
+        size = probe.batch_size
         probe.prepare_ascent(todo)
-        batch, rest = probe.batch(todo[: probe.batch_size]), todo[probe.batch_size :]
-        images, ascent = batch.images, probe.clean_ascent(batch)
-        steps = torch.zeros_like(batch.labels)
-        yield batch.positions[:0]
-        while len(batch):
-            low, high = (batch.images - self.delta), (batch.images + self.delta)
-            images = images.add(ascent, alpha=step_size).clamp_(
-                low.clamp_(min=0), high.clamp_(max=1)
-            )
-            steps += 1
-            correct, ascent = probe.ascent(images, batch)
-            done = steps == self.steps
-            yield batch.positions[(done & correct).cpu()]
-            stays = ~done & correct if self.until == "any" else ~done
-            kept = stays.nonzero()[:, 0]
-            if len(kept) < len(batch):
-                new = probe.batch(rest[: len(batch) - len(kept)])
-                rest = rest[len(new) :]
-                batch = batch.take(kept).join(new)
-                images = torch.cat([images[kept], new.images])
-                ascent = torch.cat([ascent[kept], probe.clean_ascent(new)])
-                steps = torch.cat([steps[kept], torch.zeros_like(new.labels)])
+        moving, rest = self._begin(probe, todo[:size]), todo[size:]
+        ended = moving.take(moving.steps < 0)
+        while len(moving) or len(ended) or len(rest):
+            is_last = moving.steps == self.steps
+            ended, moving = ended.join(moving.take(is_last)), moving.take(~is_last)
+            free = size - len(moving)
+            if free and len(rest):
+                moving = moving.join(self._begin(probe, rest[:free]))
+                rest = rest[free:]
+            elif len(ended) >= size or not len(moving):
+                judged, ended = ended.split(size)
+                correct = probe.classify(judged.images, judged.batch)
+                yield judged.batch.positions[correct.cpu()]
+            else:
+                correct, ascent = probe.ascent(moving.images, moving.batch)
+                moved = _Iterates(
+                    moving.batch,
+                    self._step(moving.images, ascent, moving.batch),
+                    moving.steps + 1,
+                )
+                moving = moved.take(correct) if self.until == "any" else moved
+
+    def _begin(self, probe: Probe, positions: np.ndarray) -> _Iterates:
+        """The first iterates of these examples."""
+        batch = probe.batch(positions)
+        images = self._step(batch.images, probe.clean_ascent(batch), batch)
+        return _Iterates(batch, images, batch.labels.new_ones(len(batch)))
+
+    def _step(self, images: Tensor, ascent: Tensor, batch: Batch) -> Tensor:
+        """The next iterates: up the loss, then onto the ball and [0, 1]."""
+        step_size = 2.5 * self.delta / self.steps if self.step_size is None else self.step_size
+        low = batch.images.sub_(self.delta).clamp_(min=0)
+        high = batch.images.add_(self.delta).clamp_(max=1)
+        return images.add(ascent, alpha=step_size).clamp_(low, high)
 
     @property
     def title(self) -> str:

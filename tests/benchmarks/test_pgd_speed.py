@@ -112,8 +112,8 @@ interventions: [accuracy]
 @pytest.mark.bench
 def test_cifar(capsys: pytest.CaptureFixture[str]) -> None:
     """ResNet-8 of width 16 on 2,000 real test images (below ``MM_MLFLOW_DATA``), δ = 0.005, 20 steps:
-    at least 2.5 times as fast as torchattacks with the frozen model in eval mode and its usual
-    batches, and at least 2.2 times as fast as at its best, batches of 64."""
+    at least 2.5 times as fast as torchattacks at its best: the frozen model in eval mode, batches of
+    64 or 250, either layout."""
     design = bind(Design.parse(CIFAR))
     splits = open_splits(design.dataset)
     trained = training.train(design.cell({}, 0), splits["train"]).model
@@ -169,6 +169,4 @@ def test_cifar(capsys: pytest.CaptureFixture[str]) -> None:
     for theirs_ in outcomes.values():  # they judge the last step alone, so they forgive a few
         assert (own & ~theirs_).sum() <= len(own) / 1000
         assert (theirs_ & ~own).sum() <= len(own) / 100
-    others = {name: taken for name, taken in best.items() if name != "ours"}
-    assert others["torchattacks, batches of 250"] / best["ours"] >= 2.5
-    assert min(others.values()) / best["ours"] >= 2.2
+    assert min(taken for name, taken in best.items() if name != "ours") / best["ours"] >= 2.5

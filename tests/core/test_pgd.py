@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mm_mlflow.design import InterventionSpec
 from mm_mlflow.evaluation import PGD, Evaluation, evaluate, plan
-from mm_mlflow.evaluation.probe import loss_direction
+from mm_mlflow.evaluation.probe import Probe, clean_logits, loss_direction
 from mm_mlflow.split import Split
 
 DELTAS = [0.08, 0.1]
@@ -130,10 +130,13 @@ class Calls(nn.Module):
         super().__init__()
         self.model = model
         self.sizes = Tally()
+        self.with_gradients = Tally()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of a batch."""
         self.sizes.append(len(images))
+        if images.requires_grad:
+            self.with_gradients.append(len(images))
         logits: Tensor = self.model(images)
         return logits
 
@@ -152,6 +155,55 @@ def test_what_is_broken_is_dropped_and_the_first_gradient_shared() -> None:
     assert all_steps - free == 250 * (1 + STEPS + 2)
     assert cost(delta=0.1) < all_steps - 250 * STEPS * 0.2
     assert cost(delta=[0.1, 0.11], until="last") - all_steps == 250 * STEPS
+
+
+def one_by_one(probe: Probe, attack: PGD) -> np.ndarray:
+    """The slow, obvious version: every example alone, every step, the gradient by autograd."""
+    step_size = 2.5 * attack.delta / attack.steps
+    outcomes = []
+    for position in range(len(probe)):
+        batch = probe.batch(np.array([position]))
+        clean = images = batch.images
+        right = [bool(probe.classify(images, batch))]
+        for _ in range(attack.steps):
+            _, ascent = probe.ascent(images, batch)
+            images = images + step_size * ascent
+            images = torch.maximum(
+                torch.minimum(images, clean + attack.delta), clean - attack.delta
+            )
+            images = images.clamp(0, 1)
+            right.append(bool(probe.classify(images, batch)))
+        outcomes.append(all(right) if attack.until == "any" else right[-1])
+    return np.array(outcomes, dtype=float)
+
+
+@pytest.mark.parametrize("until", ["any", "last"])
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("size", [1, 7, 64, 200])
+def test_places_that_fall_free_are_filled(
+    until: Literal["any", "last"], steps: int, size: int
+) -> None:
+    """Outcomes are those of every example attacked alone, whatever the batch size; no batch is larger,
+    batches are full while examples wait for a place, and last iterates need no gradient."""
+    split = first(digits()[1], 90)
+    model = Calls(trained_net()).eval().requires_grad_(requires_grad=False)
+    device = torch.device("cpu")
+    logits = clean_logits(model, split, batch_size=size, device=device)
+    attack = PGD(delta=0.1, steps=steps, until=until)
+
+    def probe() -> Probe:
+        return Probe(model, split, np.arange(90), logits, batch_size=size, device=device)
+
+    model.sizes.clear()
+    model.with_gradients.clear()
+    found = attack.outcomes(probe())
+    sizes, with_gradients = list(model.sizes), list(model.with_gradients)
+    assert 0 < found.mean() < 1
+    assert (found == one_by_one(probe(), attack)).all()
+    assert max(sizes) <= size
+    assert sum(n < size for n in sizes) <= steps + 2  # when none is left to take a free place
+    if until == "last":
+        assert sum(with_gradients) == 90 * steps  # the clean images', and no last iterate's
 
 
 def test_the_direction_is_the_cross_entropys() -> None:
