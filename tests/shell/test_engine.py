@@ -103,9 +103,12 @@ def test_a_killed_sweep_is_resumed_with_exactly_what_is_missing(
     """SIGKILL of the driver while a cell is RUNNING, before the first is done and halfway: nothing is
     left running, and the next sweep trains what is missing and marks what was abandoned."""
     child = start(kill_design, "--jobs", "2")
+    await_cells(child, lambda runs: state(runs)["FINISHED"] >= finished_before)
+    known = {run.info.run_id for run in cells()}
+    # A cell that has just begun: one seen earlier might end before the kill lands.
     found = await_cells(
         child,
-        lambda runs: state(runs)["FINISHED"] >= finished_before and state(runs)["RUNNING"] >= 1,
+        lambda runs: any(r.info.run_id not in known and r.info.status == "RUNNING" for r in runs),
     )
     workers = {worker(run) for run in found}
     assert child.pid not in workers
