@@ -44,7 +44,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click
             try:
                 with registry.trusting(str(Path.cwd()) if trust_code else None):
                     function(*args, **kwargs)
-            except (click.exceptions.Exit, click.ClickException):
+            except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
                 raise
             except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told in one line
                 if debug:
@@ -355,6 +355,8 @@ def select(
     loaded: Loaded = {}
     if register is not None:
         mask = selection.choices[0].mask
+        if not mask.any():
+            raise InvalidInput(f"nothing to register: {selection.choices[0].reason}")
         loaded = registration.load(store, frame.cells.loc[mask, "run_id"].to_dict())
     if out is not None:
         experiment.save(out, selection)

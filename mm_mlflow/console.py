@@ -130,14 +130,18 @@ def _table(rows: Sequence[Sequence[str]]) -> None:
 def tell_selection(selection: Selection) -> None:
     """What was selected, and what that does to every metric."""
     from mm_mlflow.render.selection import HEAD, chosen, row
+    from mm_mlflow.report import some
 
     for note in selection.notes:
         click.echo(note)
     for choice in selection.choices:
         click.echo(chosen(selection, choice) + (f"; {choice.reason}" if choice.reason else ""))
         _table([HEAD, *(row(effect) for effect in choice.effects)])
-        click.echo("Selected: " + (", ".join(choice.labels) or "none"))
-    click.echo("random: mean range of random subsets of the same size; as small: how many of them.")
+        click.echo("Selected: " + (some(choice.labels) or "none"))
+    click.echo(
+        "Values and Δ in percent and points where a metric is an accuracy. random: mean Δ of random "
+        "subsets of the same size; as small: the share of them whose Δ is as small."
+    )
 
 
 def where_to_look(store: Store, run_id: str) -> str:

@@ -435,6 +435,11 @@ class Design(_Strict):
                         raise unknown(f"training setting of level {level.name!r}", key, settings)
         names = [axis.name for axis in self.axes]
         for name in self.default:
+            if name not in names and name in settings:
+                raise InvalidInput(
+                    f"default names {name!r}, which is no axis: set it in training, or give it levels "
+                    "in axes"
+                )
             if name not in names:
                 raise unknown("axis in default", name, names)
         for axis in self.axes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from mm_mlflow.report import Report
 from mm_mlflow.selection import Selection
 from mm_mlflow.tracking import Store
 
+logger = logging.getLogger(__name__)
+
 
 def read(
     store: Store, design: Design | None = None, *, records: bool = True
@@ -31,11 +34,8 @@ def read(
     cells are there.
     """
     runs = tracking.read_runs(store)
-    dataset = None
-    if design is None:
-        design, dataset = tracking.newest_design(store, runs)
-    else:
-        dataset = tracking.newest_dataset(runs, design.id)
+    design = design or tracking.newest_design(store, runs)
+    dataset = tracking.newest_dataset(store, runs, design)
     if records:
         planned = {cell.id for cell in design.cells()}
         ours = [run for run in runs if run.tags.get("mm.cell") in planned]
@@ -97,7 +97,9 @@ def publish_selection(
         store, "selection", design, arguments, text, selection_files(selection), numbers
     )
     for choice in selection.choices:
-        tracking.tag_only(store, f"mm.selected.{choice.rule.name}", run_id, choice.run_ids)
+        tag = f"mm.selected.{choice.rule.name}"
+        if lost := tracking.tag_only(store, tag, run_id, choice.run_ids):
+            logger.warning("%d runs of an earlier selection lose the tag %s", lost, tag)
     return run_id
 
 

@@ -239,13 +239,13 @@ def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
             labels = frame.cells.loc[frame.cells["status"] == word, "label"].tolist()
             notes.append(
                 f"Incomplete: {number} of {len(frame.cells)} planned cells have {meaning}, so every "
-                f"Δ is a lower bound ({_some(labels)})."
+                f"Δ is a lower bound ({some(labels)})."
             )
     if number := int(status.get("diverged", 0)):
         labels = frame.cells.loc[frame.cells["status"] == "diverged", "label"].tolist()
         notes.append(
             f"Diverged: {number} runs gave losses or logits that are not finite; they are marked, "
-            f"and Δ is given with and without them ({_some(labels)})."
+            f"and Δ is given with and without them ({some(labels)})."
         )
     if frame.within is not None:
         notes.append(
@@ -295,7 +295,8 @@ def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
     return notes
 
 
-def _some(labels: Sequence[str], limit: int = 6) -> str:
+def some(labels: Sequence[str], limit: int = 6) -> str:
+    """The first few labels, and how many more there are."""
     more = f", and {len(labels) - limit} more" if len(labels) > limit else ""
     return ", ".join(labels[:limit]) + more
 

@@ -128,9 +128,7 @@ def rules(
         InvalidInput: no rule or rules of several kinds, one rule twice, or nothing to select on.
     """
     if bool(top) + bool(pareto) + bool(require) != 1:
-        raise InvalidInput(
-            "a selection needs one of top, pareto and require (one kind, not several)"
-        )
+        raise InvalidInput("a selection needs one of top, pareto and require: exactly one kind")
     if require:
         thresholds = tuple(parse_threshold(text) for text in require)
         metrics = dict.fromkeys([*on, *(threshold.metric for threshold in thresholds)])
@@ -140,7 +138,9 @@ def rules(
         if rule in found[:i]:
             raise InvalidInput(f"{rule.title} stands twice in a selection")
     if not on:
-        raise InvalidInput("on is empty: a selection needs at least one metric to select on")
+        raise InvalidInput(
+            "on is empty: a selection needs a metric to select on, such as --on accuracy"
+        )
     if len(set(on)) < len(on):
         raise InvalidInput(f"on has a metric twice: {', '.join(on)}")
     return found, tuple(on)

@@ -269,6 +269,7 @@ def build_selection(
     for metric in (*on, *shown):
         if metric in refused:
             raise InvalidInput(f"{refused[metric]}: it cannot be part of a selection")
+    _refuse_percents(frame, rules)
     shown = tuple(shown) or tuple(
         key for key in frame.metrics if key not in on and key not in refused
     )
@@ -287,6 +288,17 @@ def build_selection(
         cells=_tidy(frame, among, choices, [*on, *(key for key in shown if key not in on)]),
         notes=_notes(frame, among, on, shown),
     )
+
+
+def _refuse_percents(frame: Frame, rules: Sequence[Rule]) -> None:
+    """98 for an accuracy can only be meant as percent, and no run would keep it."""
+    for threshold in (t for rule in rules if isinstance(rule, Require) for t in rule.thresholds):
+        fraction = frame.records.get(threshold.metric, {}).get("unit") == "fraction"
+        if fraction and threshold.bound > 1:
+            raise InvalidInput(
+                f"require {threshold.text!r} is not allowed: {threshold.metric} is a fraction from "
+                f"0 to 1; write {threshold.text}%"
+            )
 
 
 def _choice(
@@ -312,7 +324,7 @@ def _reason(frame: Frame, rule: Rule, among: pd.Series, mask: pd.Series, on: Seq
     if number >= FEW:
         return ""
     if number:
-        return f"{number} of {all_of} runs: a range over so few says little"
+        return "a range over so few runs says little"
     if not all_of:
         return f"empty: no run has a finite value of every metric of {', '.join(on)}"
     if isinstance(rule, Require):
@@ -438,7 +450,7 @@ def _notes(
     ]
     if shared:
         titles = "; ".join(str(frame.records[key].get("title", key)) for key in shared[:6])
-        more = f" and {len(shared) - 6} more" if len(shared) > 6 else ""
+        more = f", and {len(shared) - 6} more" if len(shared) > 6 else ""
         notes.append(
             f"Measured on the same data as what was selected on: {titles}{more}. Such a metric "
             "moves with the selection even where runs differ by chance alone."

@@ -39,7 +39,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import get_tracking_uri
 from sqlalchemy.exc import SQLAlchemyError
 
-from mm_mlflow.design import Cell, Design
+from mm_mlflow.design import Cell, Design, canonical_json
 from mm_mlflow.errors import InvalidInput, TrackingError, UnknownExperiment, unknown
 from mm_mlflow.frame import SCHEMA, ExperimentRef, RawRun
 
@@ -294,13 +294,15 @@ def supersede(store: Store, run_id: str, report: str) -> None:
             store.client.set_tag(run.run_id, "mm.superseded_by", run_id)
 
 
-def tag_only(store: Store, key: str, value: str, run_ids: Collection[str]) -> None:
-    """Set a tag on these runs, and take it from every other run of the experiment."""
-    for run in read_runs(store, f"tags.`{key}` != ''"):
-        if run.run_id not in run_ids:
-            store.client.delete_tag(run.run_id, key)
+def tag_only(store: Store, key: str, value: str, run_ids: Collection[str]) -> int:
+    """Set a tag on these runs, and take it from every other run of the experiment; returns from how
+    many."""
+    others = [run for run in read_runs(store, f"tags.`{key}` != ''") if run.run_id not in run_ids]
+    for run in others:
+        store.client.delete_tag(run.run_id, key)
     for run_id in run_ids:
         store.client.set_tag(run_id, key, value)
+    return len(others)
 
 
 def artifact(store: Store, run_id: str, path: str) -> bytes:
@@ -548,9 +550,8 @@ def _evaluations(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
             yield json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def newest_design(store: Store, runs: Sequence[RawRun]) -> tuple[Design, str | None]:
-    """The design of the newest sweep that is no smoke (of the newest smoke where there is no other),
-    and the digest of its training data.
+def newest_design(store: Store, runs: Sequence[RawRun]) -> Design:
+    """The design of the newest sweep that is no smoke (of the newest smoke where there is no other).
 
     Raises:
         InvalidInput: the experiment has no sweep.
@@ -567,18 +568,33 @@ def newest_design(store: Store, runs: Sequence[RawRun]) -> tuple[Design, str | N
     for newest in reversed(sweeps):
         # A sweep that was killed at its very start has not stored its design.
         if has_artifact(store, newest.run_id, "design.yaml"):
-            return read_design(store, newest.run_id), newest.tags.get("mm.dataset")
+            return read_design(store, newest.run_id)
     raise TrackingError(
         f"no sweep of experiment {store.experiment.name!r} has its design.yaml: "
         "are its artifacts where this machine can read them? Else name the design with --design"
     )
 
 
-def newest_dataset(runs: Sequence[RawRun], design_id: str) -> str | None:
-    """The digest of the training data that the newest sweep of a design used; None without one."""
-    sweeps = [r for r in runs if r.kind == "sweep" and r.tags.get("mm.design_id") == design_id]
-    newest = max(sweeps, key=lambda run: run.start_time, default=None)
-    return newest.tags.get("mm.dataset") if newest else None
+def newest_dataset(store: Store, runs: Sequence[RawRun], design: Design) -> str | None:
+    """The digest of the training data that the newest sweep on the design's dataset saw, whatever
+    else its own design or a smoke says; None without one.
+
+    Files change while a dataset's name and arguments stay: what a sweep saw last is what is there.
+    """
+    same = {design.id: True}
+    sweeps = [run for run in runs if run.kind == "sweep" and "mm.dataset" in run.tags]
+    for run in sorted(sweeps, key=lambda run: run.start_time, reverse=True):
+        design_id = run.tags.get("mm.design_id", "")
+        if design_id not in same:
+            if not has_artifact(store, run.run_id, "design.yaml"):
+                continue  # killed at its very start
+            found = read_design(store, run.run_id).dataset
+            same[design_id] = canonical_json(found.identity()) == canonical_json(
+                design.dataset.identity()
+            )
+        if same[design_id]:
+            return run.tags["mm.dataset"]
+    return None
 
 
 def read_design(store: Store, run_id: str) -> Design:

@@ -29,7 +29,8 @@ _BATCHES = "cifar-10-batches-py"  # the folder that the published archive holds
 _BATCH_FILES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 GET = (
     "download https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz and unpack it there (or make "
-    "folders train/<class> and test/<class> of its images); its authors ask to be cited: "
+    "folders train/<class> and test/<class> of its images), or set MM_MLFLOW_DATA to the folder above; "
+    "it comes without a licence, and its authors ask to be cited: "
     "Krizhevsky, Learning multiple layers of features from tiny images, 2009"
 )
 

@@ -51,8 +51,11 @@ class Folder(Dataset):
     def fingerprint(self) -> str:
         """Names, sizes and times of the images, and the content of the csv."""
         if not self.folder.is_dir():
-            raise InvalidInput(f"folder {str(self.folder)!r} is not there")
-        files = image_files.fingerprint(image_files.image_files(self.folder), self.folder)
+            raise InvalidInput(f"folder {str(self.folder.absolute())!r} is not there")
+        images = image_files.image_files(self.folder)
+        if len(images) > 1:
+            self._refuse_empty_classes()
+        files = image_files.fingerprint(images, self.folder)
         table = self._table()
         if table is None:
             return files
@@ -102,8 +105,7 @@ class Folder(Dataset):
         depth = 2 if divided else 1
         if stray := [name for name in names if name.count("/") < depth]:
             raise InvalidInput(
-                f"{shown} holds {len(stray)} images outside of the layout {_LAYOUTS}: "
-                f"{image_files.some(stray)}"
+                f"{shown} holds images outside of the layout {_LAYOUTS}: {image_files.some(stray)}"
             )
         members: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
         if divided:
@@ -129,10 +131,28 @@ class Folder(Dataset):
                 )
             if lacking := sorted(set(classes) - there):
                 logger.warning(
-                    "folder: split %r has no image of %d classes: %s",
-                    split, len(lacking), image_files.some(lacking),
+                    "folder: split %r has no image of these classes: %s",
+                    split, image_files.some(lacking),
                 )  # fmt: skip
         return members, classes
+
+    def _refuse_empty_classes(self) -> None:
+        """A class that was forgotten in copying is no class that is not there.
+
+        Checked with the fingerprint: a cache of the other classes may be there.
+        """
+        divided = (self.folder / "train").is_dir()
+        parent = self.folder / "train" if divided else self.folder
+        folders = [path for path in sorted(parent.iterdir()) if path.is_dir()]
+        empty = [
+            path.relative_to(self.folder).as_posix() for path in folders
+            if not path.name.startswith(".") and not image_files.image_files(path)
+        ]  # fmt: skip
+        if empty and len(empty) < len(folders):
+            raise InvalidInput(
+                f"folder {str(self.folder)!r} has class folders without an image: "
+                f"{image_files.some(empty)}"
+            )
 
     def _divide(self, listed: list[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
         rng = np.random.default_rng(self.split_seed)
@@ -167,6 +187,12 @@ class Folder(Dataset):
                 "folder: %d of %d images are not in %s, their groups are %r: %s",
                 len(lacking), len(names), table.name, _UNKNOWN, image_files.some(lacking),
             )  # fmt: skip
+        for attribute in attributes:
+            if empty := [n for n in names if n in rows and not rows[n][attribute].strip()]:
+                logger.warning(
+                    "folder: %s gives %d of %d images no value of %r, so it is %r: %s",
+                    table.name, len(empty), len(names), attribute, _UNKNOWN, image_files.some(empty),
+                )  # fmt: skip
         return {
             attribute: {
                 name: rows.get(name, {}).get(attribute, "").strip() or _UNKNOWN for name in names
@@ -177,5 +203,9 @@ class Folder(Dataset):
     def _table(self) -> Path | None:
         if self.groups is None:
             return None
-        own = self.folder / self.groups
-        return own if own.is_file() or not self.groups.is_file() else self.groups
+        for table in (self.folder / self.groups, self.groups):
+            if table.is_file():
+                return table
+        raise InvalidInput(
+            f"csv {str(self.groups)!r} is neither in {str(self.folder)!r} nor in {str(Path.cwd())!r}"
+        )

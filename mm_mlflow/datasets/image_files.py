@@ -63,8 +63,8 @@ def refuse_missing(names: Sequence[str], folder: Path, listed_in: Path) -> None:
     ]
     if missing:
         raise InvalidInput(
-            f"{listed_in} names {len(missing)} of {len(names)} files that are not in "
-            f"{str(folder)!r}: {some(missing)}"
+            f"{listed_in} names files that are not in {str(folder)!r} ({len(missing)} of "
+            f"{len(names)}): {some(missing)}"
         )
 
 
@@ -99,7 +99,7 @@ def read_csv(file: Path, needed: Sequence[str] = ("file",)) -> list[dict[str, st
     named = [row[header.index("file")] for row in rows]
     if len(set(named)) < len(named):
         twice = [name for name, number in Counter(named).items() if number > 1]
-        raise InvalidInput(f"csv {str(file)!r} names {len(twice)} files twice: {some(twice)}")
+        raise InvalidInput(f"csv {str(file)!r} names files twice: {some(twice)}")
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 

@@ -18,7 +18,7 @@ PICTURED = 12  # more distributions make no picture that anybody reads
 LEAD = "Before and after selection: a point is a run, each run counted once."
 CHANCE = (
     "A random subset of the same size spans a smaller range too: its mean range stands beside what "
-    "the selection left, and how many of all such subsets span as little or less. A selection that "
+    "the selection left, and the share of all such subsets that span as little or less. A selection that "
     "looks no different from them has not reduced that metric's multiplicity."
 )
 HEAD = ("Metric", "Mean before", "after", "Δall before", "after", "random", "as small")

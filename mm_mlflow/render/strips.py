@@ -29,7 +29,7 @@ LABEL, PLOT, SIDE = 2.25, 3.7, 0.85  # widths in inches
 ROW = 0.32
 SPREAD = 0.2  # inches over which points are moved up and down, so that equal ones can be told apart
 BAND = "#dfe5ea"
-JITTER = "Points are moved up and down only to be told apart."
+JITTER = "Black bars are means. Points are moved up and down only to be told apart."
 COMPARED = (
     "Gray bars: from the mean lowest to the mean highest value of random subsets of the same size."
 )
@@ -72,7 +72,7 @@ def panel(canvas: Canvas, distribution: Distribution, y: float) -> float:
     for line in wrap(" ".join(says), LABEL + PLOT + SIDE) if says else []:
         canvas.text(MARGIN, y + 0.04, line, size=BODY)
         y += 0.2
-    low, high = _limits(distribution.strips)
+    low, high = _limits(distribution)
     how = words.numbers(distribution.unit, low, high)
     ticks = _ticks(low, high)
     low, high = min(low, ticks[0]), max(high, ticks[-1])
@@ -140,13 +140,16 @@ def _jitter(number: int) -> np.ndarray:
     return shifts
 
 
-def _limits(strips: Sequence[Strip]) -> tuple[float, float]:
+def _limits(distribution: Distribution) -> tuple[float, float]:
+    strips = distribution.strips
     values = np.concatenate([*(strip.values for strip in strips),
                              *(np.array(strip.band) for strip in strips if strip.band)])  # fmt: skip
     if not len(values):
         return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
     pad = 0.04 * (high - low) or abs(low) * 0.01 or 0.01
+    if distribution.unit == "fraction":  # no axis to 101%, unless a value lies there
+        return min(low, max(0.0, low - pad)), max(high, min(1.0, high + pad))
     return low - pad, high + pad
 
 
@@ -186,7 +189,7 @@ def section(distribution: Distribution, level: int = 3) -> str:
 
 def table(distribution: Distribution, level: int = 3) -> str:
     """As :func:`section`, without the words on how to read it."""
-    low, high = _limits(distribution.strips)
+    low, high = _limits(distribution)
     how = words.numbers(distribution.unit, low, high)
     says = [words.sentence(distribution.description), words.figure_sentence(distribution.figure)]
     text = escape(" ".join(filter(None, says)))

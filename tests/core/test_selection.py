@@ -282,7 +282,7 @@ def test_a_selection_by_hand() -> None:
     assert effect.chance is not None
     # Pairs of 0, .5, .5, .6, .7, 1 at most 0.1 apart: .5-.5, twice .5-.6, .6-.7.
     assert effect.chance.share == pytest.approx(4 / 15)
-    assert most.reason.startswith("2 of 6 runs")
+    assert most.reason == "a range over so few runs says little"
     assert half.run_ids == ()
     assert half.reason == (
         "empty: no run is in the top 50% of every metric (each alone has a: 3; b: 3)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,9 +105,11 @@ def test_groups_come_from_the_csv(divided: Path, caplog: pytest.LogCaptureFixtur
             assert split.groups["age"][i] == age
             assert split.groups["coat"][i] == (coat or "unknown")
             assert split.groups["class"][i] == name.split("/")[1]
-    (record,) = caplog.records
-    assert f"1 of {len(names)} images are not in groups.csv" in record.message
-    assert names[0] in record.message
+    lacking, empty = caplog.records
+    assert f"1 of {len(names)} images are not in groups.csv" in lacking.message
+    assert names[0] in lacking.message
+    number = sum(row.endswith(",") for row in rows)
+    assert f"{number} of {len(names)} images no value of 'coat'" in empty.message
 
 
 def test_the_csv_may_lie_elsewhere_and_changes_the_cache(plain: Path, tmp_path: Path) -> None:
@@ -185,10 +188,21 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: [remove(f, "*/*/*"), face_files.save(f / "train" / "cat" / "a.png")],
         "holds one image",
     ),
-    "one class": (lambda f: [remove(f, "*/dog/*"), remove(f, "*/emu/*")], "only one class, 'cat'"),
+    "one class": (
+        lambda f: [
+            shutil.rmtree(f / split / name)
+            for split in ("train", "test", "dark")
+            for name in ("dog", "emu")
+        ],
+        "only one class, 'cat'",
+    ),
+    "empty classes": (
+        lambda f: [remove(f, "*/dog/*"), (f / "train" / "ant").mkdir()],
+        "class folders without an image: train/ant, train/dog",
+    ),
     "no test": (lambda f: remove(f, "test/*/*"), r"has no image in 'test' \(it has train, dark\)"),
     "class that train lacks": (
-        lambda f: remove(f, "train/emu/*"),
+        lambda f: shutil.rmtree(f / "train" / "emu"),
         "'train' lacks classes that 'test' has: emu",
     ),
     "class that train lacks, elsewhere": (
@@ -197,7 +211,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "images outside of class folders": (
         lambda f: face_files.save(f / "train" / "a.png"),
-        "holds 1 images outside of the layout .*: train/a.png",
+        "holds images outside of the layout .*: train/a.png",
     ),
     "unreadable": (
         lambda f: [(f / "test" / "dog" / f"{i:03d}.png").write_text("no") for i in range(2)],
@@ -219,7 +233,8 @@ def test_a_bad_folder_is_refused(divided: Path, case: str, tmp_path: Path) -> No
     with pytest.raises(InvalidInput, match=message):
         opened(divided)
     assert line.startswith(f"Error: folder {str(divided)!r}") or "cannot be read" in line
-    assert not list((tmp_path / "cache").iterdir())
+    cache = tmp_path / "cache"
+    assert not cache.exists() or not list(cache.iterdir())
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
@@ -243,20 +258,23 @@ def test_a_class_that_test_lacks_is_a_note(divided: Path, caplog: pytest.LogCapt
         splits = opened(divided)
     assert splits["test"].class_names == PETS
     (record,) = caplog.records
-    assert record.message == "folder: split 'test' has no image of 1 classes: emu"
+    assert record.message == "folder: split 'test' has no image of these classes: emu"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,side\ncat/000.png,l\nyak/1.png,l\n../x.png,r", r"names 2 of 3 files .*: yak/1.png"),
+        (
+            "file,side\ncat/000.png,l\nyak/1.png,l\n../x.png,r",
+            r"names files .*\(2 of 3\): yak/1.png",
+        ),
         ("name,side\ncat/000.png,l", "has no column 'file'"),
         ("file\ncat/000.png", "gives no groups"),
         ("file,side", "gives no groups"),
         ("", "has no column 'file' .*none"),
         ("file,\ncat/000.png,l", "a column twice or without a name"),
         ("file,side\ncat/000.png", "row 2: 1 values for 2 columns"),
-        ("file,side\ncat/000.png,l\ncat/000.png,r", "names 1 files twice: cat/000.png"),
+        ("file,side\ncat/000.png,l\ncat/000.png,r", "names files twice: cat/000.png"),
     ],
 )
 def test_a_bad_csv_is_refused(plain: Path, text: str, message: str) -> None:
@@ -269,7 +287,7 @@ def test_a_bad_csv_is_refused(plain: Path, text: str, message: str) -> None:
 
 def test_a_missing_csv_is_refused(plain: Path) -> None:
     """Named, with the folder in which it was looked for."""
-    with pytest.raises(InvalidInput, match=r"csv '.*absent\.csv' cannot be read"):
+    with pytest.raises(InvalidInput, match=r"csv 'absent\.csv' is neither in '.*' nor in '/"):
         opened(plain, groups="absent.csv")
 
 
@@ -351,3 +369,27 @@ def test_sizes_may_differ(tmp_path: Path) -> None:
     assert (found[0, :, 2:] < 30).all()
     small = pixels(with_image(tmp_path / "y", "i.png", Image.fromarray(flag[:5, 20:24])), 16)
     assert small.shape == (3, 16, 16)
+
+
+def test_a_class_that_is_empty_later_is_refused_too(divided: Path, tmp_path: Path) -> None:
+    """Though a cache of the other classes is there already."""
+    dataset = create(DatasetSpec(name="folder", folder=divided, cache=str(tmp_path / "cache")))
+    assert len(dataset.splits()["train"].class_names) == 3
+    (divided / "train" / "owl").mkdir()
+    with pytest.raises(InvalidInput, match="class folders without an image: train/owl"):
+        dataset.splits()
+
+
+def test_empty_values_of_the_csv_are_counted(plain: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Like images that it lacks: both are the group unknown."""
+    names = sorted(path.relative_to(plain).as_posix() for path in plain.glob("*/*.png"))
+    rows = [f"{name},{'l' if i > 1 else ' '}" for i, name in enumerate(names)]
+    groups_csv(plain, "\n".join(["file,side", *rows]))
+    with caplog.at_level(logging.WARNING):
+        splits = opened(plain, groups="groups.csv")
+    assert sum((split.groups["side"] == "unknown").sum() for split in splits.values()) == 2
+    (record,) = caplog.records
+    assert record.message == (
+        f"folder: groups.csv gives 2 of {len(names)} images no value of 'side', so it is 'unknown': "
+        f"{names[0]}, {names[1]}"
+    )

@@ -54,8 +54,14 @@ def test_a_newer_selection_takes_the_place_of_the_older(swept: Path, command: Co
     """By the same rule on another metric: tags move; the same arguments supersede the report."""
     del swept
     arguments = ["select", "--experiment-name", "small", "--top", "0.17"]
-    command(*arguments, "--on", "accuracy")
-    command(*arguments, "--on", PGD)
+    assert "lose the tag" not in command(*arguments, "--on", "accuracy").stderr
+    before = {r.info.run_id for r in runs_of("cell") if "mm.selected.top-17" in r.data.tags}
+    said = command(*arguments, "--on", PGD).stderr
+    after = {r.info.run_id for r in runs_of("cell") if "mm.selected.top-17" in r.data.tags}
+    lost = len(before - after)
+    assert (f"{lost} runs of an earlier selection lose the tag mm.selected.top-17" in said) == (
+        lost > 0
+    )
     reports = runs_of("report")
     assert not any("mm.superseded_by" in run.data.tags for run in reports)
     newest = reports[0].info.run_id
@@ -131,6 +137,8 @@ def test_a_design_with_a_selection(small: Path, command: Command, in_process: No
         (["--top", "75%"], "on is empty"),
         (["--top", "75%", "--pareto", "--on", "accuracy"], "one of top, pareto and require"),
         (["--require", "accuracy"], "require 'accuracy' is not allowed"),
+        (["--require", "accuracy>=98"], "is a fraction from 0 to 1; write accuracy>=98%"),
+        (["--require", "accuracy>=1", "--register", "y"], "nothing to register: empty: no run"),
         ([], "has no selection: give --top, --pareto or --require"),
         (["--pareto", "--on", "accuracy", "--out", "x", "--register", "y"], "give one of them"),
         (["--top", "75%", "--top", "50%", "--on", "accuracy", "--register", "y"], "give one --top"),

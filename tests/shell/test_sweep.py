@@ -284,6 +284,36 @@ def test_other_training_data_is_not_counted_and_both_digests_are_named(
 
 
 @pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("last", ["smoke", "more seeds"])
+def test_what_the_last_sweep_saw_is_the_data(small: Path, command: Command, last: str) -> None:
+    """Runs on files that were broken meanwhile do not count, though the design that is named was
+    never swept itself: ``status`` and ``sheet`` agree with what ``sweep`` would do."""
+    command("sweep", small, "--smoke")
+    broken = runs_of("cell")
+    for run in broken:
+        MlflowClient().set_tag(run.info.run_id, "mm.dataset", "0123456789abcdef" * 4)
+    command("sweep", small, "--smoke")
+    if last == "more seeds":
+        small.write_text(small.read_text().replace("seeds: 2", "seeds: 3"))
+    # The newest of each cell is broken: times of runs cannot be changed, so they trade places.
+    repaired = [run for run in runs_of("cell") if run.data.tags["mm.dataset"][:4] != "0123"]
+    digest = repaired[0].data.tags["mm.dataset"]
+    for run in repaired:
+        MlflowClient().set_tag(run.info.run_id, "mm.dataset", "0123456789abcdef" * 4)
+    for run in broken:
+        MlflowClient().set_tag(run.info.run_id, "mm.dataset", digest)
+    good = {run.info.run_id for run in broken}
+    status = json.loads(command("status", small, "--json").output)
+    assert {cell["run_id"] for cell in status["finished"]} == good
+    assert len(status["extra"]) == 3
+    assert not status["duplicates"]
+    command("sheet", "--design", small, "--out", "out")
+    document = json.loads(Path("out/sheets/accuracy/sheet.json").read_text())
+    shown = {i for table in document["tables"] for row in table["run_ids"] for i in row if i}
+    assert shown == good
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_finished_twin_is_found_before_training(small: Path, command: Command) -> None:
     """Two sweeps at once, or a task that Dask runs twice: MLflow is asked first."""
     command("sweep", small, "--smoke")
