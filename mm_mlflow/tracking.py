@@ -588,7 +588,11 @@ def newest_dataset(store: Store, runs: Sequence[RawRun], design: Design) -> str 
         if design_id not in same:
             if not has_artifact(store, run.run_id, "design.yaml"):
                 continue  # killed at its very start
-            found = read_design(store, run.run_id).dataset
+            try:
+                found = read_design(store, run.run_id).dataset
+            except InvalidInput as error:  # of another version, say: this design can do without it
+                logger.warning("sweep %s is passed over: %s", run.run_id, error)
+                continue
             same[design_id] = canonical_json(found.identity()) == canonical_json(
                 design.dataset.identity()
             )

@@ -53,8 +53,7 @@ class Folder(Dataset):
         if not self.folder.is_dir():
             raise InvalidInput(f"folder {str(self.folder.absolute())!r} is not there")
         images = image_files.image_files(self.folder)
-        if len(images) > 1:
-            self._refuse_empty_classes()
+        self._refuse_empty_classes(images)
         files = image_files.fingerprint(images, self.folder)
         table = self._table()
         if table is None:
@@ -136,19 +135,22 @@ class Folder(Dataset):
                 )  # fmt: skip
         return members, classes
 
-    def _refuse_empty_classes(self) -> None:
+    def _refuse_empty_classes(self, images: list[Path]) -> None:
         """A class that was forgotten in copying is no class that is not there.
 
         Checked with the fingerprint: a cache of the other classes may be there.
         """
         divided = (self.folder / "train").is_dir()
         parent = self.folder / "train" if divided else self.folder
-        folders = [path for path in sorted(parent.iterdir()) if path.is_dir()]
+        full = {
+            image.relative_to(parent).parts[0] for image in images if image.is_relative_to(parent)
+        }
         empty = [
-            path.relative_to(self.folder).as_posix() for path in folders
-            if not path.name.startswith(".") and not image_files.image_files(path)
-        ]  # fmt: skip
-        if empty and len(empty) < len(folders):
+            path.relative_to(self.folder).as_posix()
+            for path in sorted(parent.iterdir())
+            if path.is_dir() and not path.name.startswith(".") and path.name not in full
+        ]
+        if empty and len(images) > 1 and full:
             raise InvalidInput(
                 f"folder {str(self.folder)!r} has class folders without an image: "
                 f"{image_files.some(empty)}"

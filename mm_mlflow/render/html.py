@@ -17,9 +17,8 @@ from mm_mlflow.render.view import Delta, Entry, Row, SheetView, TableView, view
 from mm_mlflow.render.words import HOLES
 from mm_mlflow.sheet import Sheet
 
-FULL_WIDTH = (
-    590  # px: MLflow's pane beside a scroll bar; wider tables scroll, and take a whole line
-)
+# px: what MLflow's pane leaves beside a scroll bar; wider tables scroll, and take a whole line.
+FULL_WIDTH = 590
 LONG_LABEL = 36  # longer ones are cut after three lines
 DELTA_ALL = "Δ<sub>all</sub>"
 DELTA_MAX = "Δ<sub>max</sub>"

@@ -302,6 +302,12 @@ def test_what_the_last_sweep_saw_is_the_data(small: Path, command: Command, last
         MlflowClient().set_tag(run.info.run_id, "mm.dataset", "0123456789abcdef" * 4)
     for run in broken:
         MlflowClient().set_tag(run.info.run_id, "mm.dataset", digest)
+    client = MlflowClient()
+    stranger = client.create_run(
+        broken[0].info.experiment_id,
+        tags={"mm.kind": "sweep", "mm.dataset": "0" * 64, "mm.design_id": "another version's"},
+    )
+    client.log_text(stranger.info.run_id, "name: what nobody can read", "design.yaml")
     good = {run.info.run_id for run in broken}
     status = json.loads(command("status", small, "--json").output)
     assert {cell["run_id"] for cell in status["finished"]} == good
