@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from helpers import Command, artifact, runs_of
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from mm_mlflow import runner, tracking
 from mm_mlflow.datasets import bind, open_splits
@@ -53,11 +54,11 @@ def test_the_heartbeat_is_refreshed_while_work_goes_on(monkeypatch: pytest.Monke
         original(client, run, key, value)
         beats.append(value)
         if len(beats) == 2:
-            raise tracking.MlflowException("the store is away")
+            raise MlflowException("the store is away")
         if len(beats) >= 4:
             enough.set()
 
-    monkeypatch.setattr(tracking, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(tracking.cells, "HEARTBEAT_SECONDS", 0.01)
     monkeypatch.setattr(MlflowClient, "set_tag", set_tag)
     with tracking.heartbeat(store, run_id):
         assert enough.wait(timeout=60)
@@ -191,7 +192,7 @@ def test_a_store_that_takes_no_artifacts_leaves_nothing_running(
     """The sweep and the cell end, and the reason is one line."""
 
     def fails(*_: Any) -> None:
-        raise tracking.MlflowException("no space left")
+        raise MlflowException("no space left")
 
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_artifacts", fails)

@@ -1,0 +1,11 @@
+"""The ``mm-mlflow`` command, a file per subcommand. Heavy imports wait until a command needs them.
+
+A new subcommand is a file here, and its name below.
+"""
+
+from __future__ import annotations
+
+from mm_mlflow.cli import lists, select, sheet, status, sweep, train
+from mm_mlflow.cli.shared import main
+
+__all__ = ["lists", "main", "select", "sheet", "status", "sweep", "train"]

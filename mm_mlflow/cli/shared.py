@@ -1,0 +1,117 @@
+"""What all commands share: their common options, errors as one line, where the work is."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mm_mlflow import __version__, registry
+from mm_mlflow.errors import InvalidInput, MultiplicityError
+
+if TYPE_CHECKING:
+    from mm_mlflow.design import Design
+    from mm_mlflow.tracking import Store
+
+
+class Failed(Exception):
+    """Some of the work failed: what and why has been said."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mm-mlflow")
+def main() -> None:
+    """Model multiplicity in MLflow: train a grid of models, measure them, build multiplicity sheets."""
+
+
+def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click.Command]:
+    """A subcommand with the options that all share, and errors as one line."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def guarded(*args: Any, debug: bool, trust_code: bool, **kwargs: Any) -> None:
+            _show_warnings()
+            try:
+                with registry.trusting(str(Path.cwd()) if trust_code else None):
+                    function(*args, **kwargs)
+            except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
+                raise
+            except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told in one line
+                if debug:
+                    traceback.print_exc()
+                elif line := _one_line(error):
+                    click.echo(line, err=True)
+                sys.exit(_exit_status(error))
+
+        options = [
+            click.option(
+                "--tracking-uri", metavar="URI", help="MLflow store  [default: MLflow's own]"
+            ),
+            click.option("--experiment-name", metavar="NAME", help="MLflow experiment"),
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+            click.option(
+                "--trust-code", is_flag=True, help="Names may be import paths: runs their code."
+            ),
+            click.option("--debug", is_flag=True, help="Show a traceback with an error."),
+        ]
+        for option in reversed(options):
+            guarded = option(guarded)
+        return main.command(name, **settings)(guarded)
+
+    return decorate
+
+
+def _exit_status(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return 130  # as shells have it: 128 + SIGINT
+    return 2 if isinstance(error, InvalidInput) else 1
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, Failed):
+        return ""
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted: run it again to go on where it stopped."
+    text = " ".join(str(error).split())[:1000]
+    if isinstance(error, MultiplicityError):
+        return f"Error: {text}"
+    return f"Error: {type(error).__name__}: {text} (--debug shows where)"
+
+
+def _show_warnings() -> None:
+    """What this package warns of goes to standard error; other packages keep their own ways."""
+    logger = logging.getLogger("mm_mlflow")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("Note: %(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+
+
+def open_design(path: str) -> Design:
+    """The design at ``path``, a file or its folder, with its datasets' arguments spelled out."""
+    from mm_mlflow.datasets import bind
+    from mm_mlflow.design import Design
+
+    return bind(Design.load(path))
+
+
+def open_store(
+    uri: str | None, experiment_name: str | None, design: Design | None, create: bool = False
+) -> Store:
+    """The experiment to work in: see :func:`mm_mlflow.tracking.open_store`."""
+    from mm_mlflow import tracking
+
+    return tracking.open_store(uri, experiment_name, design.name if design else None, create=create)
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document that ``--json`` promises."""
+    click.echo(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))

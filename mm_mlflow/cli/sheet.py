@@ -1,0 +1,121 @@
+"""``mm-mlflow sheet``: multiplicity sheets of an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mm_mlflow import console
+from mm_mlflow.cli.shared import command, open_design, open_store, print_json
+
+if TYPE_CHECKING:
+    from mm_mlflow.design import Design
+    from mm_mlflow.tracking import Store
+
+
+@command("sheet")
+@click.option("--design", metavar="DESIGN", help="The plan  [default: the newest sweep's design]")
+@click.option(
+    "--metric", "metrics", multiple=True, metavar="M", help="Only these; * and ? allowed."
+)
+@click.option("--axis", "axes", multiple=True, metavar="A", help="Only the tables of these axes.")
+@click.option("--within", type=float, metavar="E", help="Only runs within E of the best accuracy.")
+@click.option("--mixed", is_flag=True, help="Mix runs measured with different parameters.")
+@click.option(
+    "--confirm-labels", is_flag=True, help="Show OOD data whose two classes look swapped."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write files, not a run."
+)
+def sheet(
+    design: str | None,
+    metrics: Sequence[str],
+    axes: Sequence[str],
+    within: float | None,
+    mixed: bool,
+    confirm_labels: bool,
+    out: Path | None,
+    tracking_uri: str | None,
+    experiment_name: str | None,
+    as_json: bool,
+) -> None:
+    """Build multiplicity sheets from the runs of an experiment, as a report run."""
+    plan = open_design(design) if design else None
+    store = open_store(tracking_uri, experiment_name, plan)
+    publish_sheets(
+        store,
+        plan,
+        quiet=False,
+        out=out,
+        as_json=as_json,
+        metrics=metrics,
+        axes=axes,
+        within=within,
+        mixed=mixed,
+        confirm_labels=confirm_labels,
+    )
+
+
+def publish_sheets(
+    store: Store,
+    design: Design | None,
+    *,
+    quiet: bool,
+    out: Path | None = None,
+    as_json: bool = False,
+    metrics: Sequence[str] = (),
+    axes: Sequence[str] = (),
+    within: float | None = None,
+    mixed: bool = False,
+    confirm_labels: bool = False,
+    of_sweep: bool = False,
+) -> str | None:
+    """Build the sheets of an experiment, write and tell them; returns the report run's id, if any.
+
+    ``of_sweep``: the sweep that just ended asks, by the design that it swept.
+    """
+    from mm_mlflow import experiment
+    from mm_mlflow.report import build_report
+
+    explicit = design is not None and not of_sweep
+    frame, design = experiment.read(store, design)
+    if within is not None:
+        frame = frame.near_best(within)
+    chosen = experiment.choose_metrics(frame, metrics)
+    report = build_report(
+        frame,
+        design,
+        chosen if metrics else (),
+        axes=axes,
+        mixed=mixed,
+        confirm_labels=confirm_labels,
+    )
+    asked = {
+        "metric": metrics,
+        "axis": axes,
+        "within": within,
+        "mixed": mixed,
+        "confirm_labels": confirm_labels,
+    }
+    arguments = {key: value for key, value in asked.items() if value not in ((), None, False)}
+    if explicit:
+        arguments["design"] = design.id
+    run_id = None
+    if out is None:
+        run_id = experiment.publish(store, report, arguments)
+    else:
+        experiment.save(out, report)
+    if as_json:
+        reference = {"id": store.experiment.id, "name": store.experiment.name}
+        sheets = [sheet.to_dict() for sheet in report.sheets]
+        print_json({"experiment": reference, "report_run_id": run_id, "sheets": sheets})
+    elif not quiet:
+        console.tell_report(report)
+        click.echo("")
+        click.echo(
+            console.where_to_look(store, run_id) if run_id else f"Written to {out}: open index.html"
+        )
+    return run_id

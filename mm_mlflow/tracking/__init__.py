@@ -1,0 +1,88 @@
+"""The only reader and writer of MLflow runs. What is done, and what came out, is MLflow's answer."""
+
+from __future__ import annotations
+
+import os
+
+# Set before MLflow is imported: it would draw a bar for every small file, and print two lines for
+# every run that ends, into the middle of --json.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+from mm_mlflow.tracking.cells import (
+    abandoned,
+    cell_params,
+    heartbeat,
+    kill,
+    missing_params,
+    running_cells,
+    runs_of_cell,
+    worker_name,
+)
+from mm_mlflow.tracking.reading import (
+    artifact,
+    has_artifact,
+    newest_dataset,
+    newest_design,
+    read_design,
+    read_runs,
+    with_records,
+)
+from mm_mlflow.tracking.registry import (
+    register_model,
+    registered,
+)
+from mm_mlflow.tracking.store import (
+    Store,
+    connect,
+    open_store,
+    reading_errors,
+)
+from mm_mlflow.tracking.writing import (
+    create_run,
+    finish,
+    log,
+    log_dataset,
+    log_files,
+    mark_launcher,
+    now_ms,
+    project_run,
+    supersede,
+    tag_only,
+    write_files,
+)
+
+__all__ = [
+    "Store",
+    "abandoned",
+    "artifact",
+    "cell_params",
+    "connect",
+    "create_run",
+    "finish",
+    "has_artifact",
+    "heartbeat",
+    "kill",
+    "log",
+    "log_dataset",
+    "log_files",
+    "mark_launcher",
+    "missing_params",
+    "newest_dataset",
+    "newest_design",
+    "now_ms",
+    "open_store",
+    "project_run",
+    "read_design",
+    "read_runs",
+    "reading_errors",
+    "register_model",
+    "registered",
+    "running_cells",
+    "runs_of_cell",
+    "supersede",
+    "tag_only",
+    "with_records",
+    "worker_name",
+    "write_files",
+]

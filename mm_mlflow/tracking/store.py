@@ -1,0 +1,131 @@
+"""Where runs are: the store, the experiment, and what goes wrong when they are reached."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import get_tracking_uri
+from sqlalchemy.exc import SQLAlchemyError
+
+from mm_mlflow.errors import InvalidInput, TrackingError, UnknownExperiment, unknown
+from mm_mlflow.frame import ExperimentRef
+
+_CONNECT_SECONDS = 5.0
+_KIND = "custom_model_development"
+
+
+@dataclass(frozen=True)
+class Store:
+    """An experiment in a tracking store: small enough to travel to a worker.
+
+    Attributes:
+        uri: the tracking URI, with relative sqlite paths made absolute.
+        experiment: where runs are read and written.
+    """
+
+    uri: str
+    experiment: ExperimentRef
+
+    @property
+    def client(self) -> MlflowClient:
+        """A client of this store; MLflow keeps the connections behind it, one per process."""
+        return MlflowClient(tracking_uri=self.uri)
+
+
+def connect(uri: str | None = None) -> str:
+    """The tracking URI to use, after one quick attempt to reach a server.
+
+    Raises:
+        TrackingError: nothing answers (MLflow itself would go on trying for minutes: seen).
+    """
+    uri = uri or get_tracking_uri()
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+    address = urlsplit(uri)
+    if address.scheme in {"http", "https"}:
+        port = address.port or {"http": 80, "https": 443}[address.scheme]
+        try:  # a connection only: certificates, proxies and patience are MLflow's own business
+            socket.create_connection((address.hostname or "", port), _CONNECT_SECONDS).close()
+        except OSError as error:
+            raise TrackingError(
+                f"tracking server {uri!r} does not answer ({type(error).__name__}); "
+                "start it, or name another with --tracking-uri or MLFLOW_TRACKING_URI"
+            ) from error
+    return uri
+
+
+@contextmanager
+def reading_errors(uri: str) -> Iterator[None]:
+    """Turn what MLflow and its database raise into one line that says what to do."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
+        text = " ".join(str(error).split())
+        hint = ""
+        if "out-of-date database schema" in text:
+            hint = "; copy the database and run `mlflow db upgrade` on the copy"
+        elif "MLFLOW_ALLOW_FILE_STORE" in text:
+            hint = "; `mlflow migrate-filestore` moves it to a database"
+        raise TrackingError(f"tracking store {uri!r}: {text[:300]}{hint}") from error
+
+
+def open_store(
+    uri: str | None, experiment_name: str | None, fallback: str | None = None, create: bool = False
+) -> Store:
+    """The experiment to work in: the one named, else the one that MLflow's environment names (by id
+    or name, unless that is just Default: a bare ``mlflow run`` sets id 0), else ``fallback``.
+
+    Raises:
+        InvalidInput: no experiment is named, or it does not exist and ``create`` is false.
+        TrackingError: the store cannot be read or written.
+    """
+    uri = connect(uri)
+    with reading_errors(uri):
+        client = MlflowClient(tracking_uri=uri)
+        name = experiment_name or _named_by_environment(client) or fallback
+        if name is None:
+            raise InvalidInput(
+                "no experiment is named: --experiment-name NAME, MLFLOW_EXPERIMENT_NAME, or a design does"
+            )
+        found = client.get_experiment_by_name(name)
+        if found is None and not create:
+            known = [item.name for item in client.search_experiments(max_results=1000)]
+            raise UnknownExperiment(f"{unknown('experiment', name, known)} in {uri}")
+        if found is None:
+            found = client.get_experiment(_create_experiment(client, name))
+        if found.lifecycle_stage != "active":
+            raise InvalidInput(f"experiment {name!r} is deleted: restore it, or name another")
+    return Store(uri=uri, experiment=ExperimentRef(id=str(found.experiment_id), name=found.name))
+
+
+def _create_experiment(client: MlflowClient, name: str) -> str:
+    try:
+        # The UI opens experiments of unknown kind as GenAI, with a table that shows no params.
+        return str(client.create_experiment(name, tags={"mlflow.experimentKind": _KIND}))
+    except MlflowException:
+        found = client.get_experiment_by_name(name)  # another sweep made it meanwhile
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def _named_by_environment(client: MlflowClient) -> str | None:
+    identifier = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if identifier and identifier != "0":
+        try:
+            return str(client.get_experiment(identifier).name)
+        except MlflowException as error:
+            raise InvalidInput(
+                f"MLFLOW_EXPERIMENT_ID {identifier!r} is no experiment of this store"
+            ) from error
+    return name if name and name != "Default" else None
