@@ -66,7 +66,8 @@ def canonical_json(value: Any) -> str:
     )
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """sha256 of the canonical JSON of ``value``, in hexadecimal."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
@@ -301,7 +302,7 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """sha256 of the canonical JSON, in hexadecimal."""
-        return _digest(self.canonical())
+        return digest(self.canonical())
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -475,7 +476,7 @@ class Design(_Strict):
         data["dataset"] = self.dataset.identity()
         for spec, item in zip(self.interventions, data["interventions"], strict=True):
             item["dataset"] = spec.dataset.identity() if spec.dataset else None
-        return _digest(data)
+        return digest(data)
 
     def axis(self, name: str) -> Axis:
         """The axis called ``name``."""

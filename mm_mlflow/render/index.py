@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from mm_mlflow.design import Axis
+from mm_mlflow.design import Scalar
 from mm_mlflow.figures import PAPER
+from mm_mlflow.plan import Plan
 from mm_mlflow.render import selection, strips, words
 from mm_mlflow.render.html import DELTA_ALL, bar, page, section
 from mm_mlflow.report import Report, SummaryRow
 
+MOST = 30  # names in a list; more are counted
 WHAT = (
     "The same task, trained many times with different choices and seeds: this report shows how far "
     "apart the resulting models lie, one sheet per metric."
@@ -166,29 +168,61 @@ def _row(i: int, row: SummaryRow, widest: float) -> str:
 
 
 def _design(report: Report) -> Iterator[str]:
-    design = report.design
+    plan = report.plan
     layout = {
         "star": "one axis at a time around the default configuration",
-        "factorial": "every combination of levels",
-    }[design.layout]
-    seeds = ", ".join(map(str, design.seeds[:12])) + (", …" if len(design.seeds) > 12 else "")
+        "factorial": "combinations of levels" if plan.inferred else "every combination of levels",
+        "repeats": "a row per configuration: no two differ in one param alone",
+        "none": "no table: no two runs differ in one param alone",
+    }[plan.layout]
+    planned = "run" if plan.inferred else "planned run"
     facts = [
-        ("Dataset", escape(words.clean(design.dataset.name))),
-        *((escape(words.axis_label(axis.name)), _levels(axis, report)) for axis in design.axes),
-        ("Seeds", f"{len(design.seeds):,} ({seeds})"),
-        ("Layout", f"{layout}: {words.plural(report.planned, 'planned run')}"),
+        ("Dataset", escape(words.clean(plan.dataset or ""))),
+        *(
+            (escape(words.axis_label(axis)), _levels(levels, plan.default.get(axis)))
+            for axis, levels in plan.axes.items()
+        ),
+        (escape(words.axis_label(plan.seed_axis)) + "s", _columns(plan)),
+        ("Layout", f"{layout}: {words.plural(report.planned, planned)}"),
         ("Counted", f"{words.plural(report.counted, 'run')} of {report.planned:,}"),
-        ("Design", f"{escape(words.clean(design.name))} <code>{design.id[:12]}</code>"),
+        ("Design", f"{escape(words.clean(plan.name))} <code>{plan.id[:12]}</code>"),
     ]
-    items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in facts)
+    if plan.inferred:
+        facts[-1] = ("Inferred", "from the params and tags of runs")
+    items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in facts if text)
     yield '<section class="part" id="design"><h2>Design</h2>'
-    yield f'<dl class="facts">{items}</dl></section>'
+    yield f'<dl class="facts">{items}</dl>'
+    yield from _no_axes("Params that could be axes", plan.candidates)
+    yield from _no_axes("Params that are no axes", plan.ignored)
+    yield "</section>"
 
 
-def _levels(axis: Axis, report: Report) -> str:
-    default = report.design.default_levels[axis.name]
-    labels = zip(axis.names, words.level_labels(axis.names), strict=True)
-    return ", ".join(
+def _columns(plan: Plan) -> str:
+    shown = ", ".join(escape(words.clip(words.clean(c), 40)) for c in plan.columns[:12])
+    more = ", …" if len(plan.columns) > 12 else ""
+    return f"{len(plan.columns):,} ({shown}{more})" if plan.columns else ""
+
+
+def _levels(levels: Sequence[Scalar], default: Scalar | None) -> str:
+    shown = list(zip(levels, words.level_labels(levels), strict=True))[:MOST]
+    parts = [
         f"<b>{escape(label)}</b> (default)" if level == default else escape(label)
-        for level, label in labels
-    )
+        for level, label in shown
+    ]
+    more = [f"… and {len(levels) - MOST} more"] if len(levels) > MOST else []
+    return ", ".join([*parts, *more])
+
+
+def _no_axes(title: str, reasons: Mapping[str, str]) -> Iterator[str]:
+    """Params that have no table, and why: thousands of them stay readable by being counted."""
+    if not reasons:
+        return
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(words.clip(words.clean(name), 80))
+    yield f"<details><summary>{title}: {len(reasons):,}</summary><ul>"
+    for reason, names in by_reason.items():
+        shown = ", ".join(f"<code>{escape(name)}</code>" for name in names[:MOST])
+        more = f" and {len(names) - MOST:,} more" if len(names) > MOST else ""
+        yield f"<li>{escape(words.clip(words.clean(reason), 160))}: {shown}{more}</li>"
+    yield "</ul></details>"

@@ -152,7 +152,7 @@ def _table(
     sheet: Sheet, table: SheetTable, how: words.Numbers, scale: tuple[float, float]
 ) -> TableView:
     healthy = table.healthy
-    by_level, by_seed = np.asarray(delta(healthy, axis=1)), np.asarray(delta(healthy, axis=0))
+    by_level, by_seed = np.asarray(delta(healthy, axis=1)), table.delta_by_seed_healthy
     diverged = np.array(table.status) == "diverged"
     labels = words.level_labels(table.levels)
     mean, sd, all_by_level = table.mean, table.sd, table.delta_by_level
