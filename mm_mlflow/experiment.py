@@ -46,7 +46,12 @@ def read(
         )
     runs = tracking.read_runs(store)
     if design is None and (explicit or not any(run.kind == "sweep" for run in runs)):
-        return infer(tracking.with_records(store, runs), store.experiment, asked)
+        try:
+            return infer(tracking.with_records(store, runs), store.experiment, asked)
+        except InvalidInput as error:
+            raise InvalidInput(
+                f"experiment {store.experiment.name!r}, read by the params of its runs: {error}"
+            ) from error
     frame, design = read_planned(store, design, runs=runs)
     return frame, plan_of(design)
 

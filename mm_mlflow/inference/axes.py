@@ -146,26 +146,30 @@ def _independent(
 ) -> list[Column]:
     """The columns that vary on their own: not as another does, nor as the seed, nor all at once."""
     kept: list[Column] = []
-    for name, item in varying.items():
+
+    def drop(item: Column, reason: str) -> None:
+        if item.name not in asked.named:
+            kept.remove(item)
+            ignored[item.name] = reason
+
+    for item in varying.values():
         twin = next((other for other in kept if _same_partition(other, item)), None)
-        if twin is None or name in asked.named:
-            kept.append(item)
-        else:
-            ignored[name] = f"same as {twin.name}"
-    for item in list(kept):
+        kept.append(item)
+        if twin is not None:
+            drop(item, f"same as {twin.name}")
+    # A seed that no two configurations share determines everything, and means nothing.
+    if seed is not None and _repeats(seed):
+        for item in [item for item in kept if _determines(seed, item)]:
+            drop(item, f"follows {seed.name}")
+    # Before what follows one axis: a name of the whole configuration determines every axis.
+    for item in kept:
+        if _names_configurations(item, [other for other in kept if other is not item]):
+            drop(item, "names a configuration")
+    for item in kept:
         others = [other for other in kept if other is not item]
-        if item.name not in asked.named and _names_configurations(item, others):
-            kept.remove(item)
-            ignored[item.name] = "names a configuration"
-    for item in list(kept):
-        # A seed that no two configurations share determines everything, and means nothing.
-        sources = [other for other in kept if other is not item]
-        if seed is not None and _repeats(seed):
-            sources.append(seed)
-        source = next((other for other in sources if _determines(other, item)), None)
-        if source is not None and item.name not in asked.named:
-            kept.remove(item)
-            ignored[item.name] = f"follows {source.name}"
+        source = next((other for other in others if _determines(other, item)), None)
+        if source is not None:
+            drop(item, f"follows {source.name}")
     return kept
 
 
