@@ -161,13 +161,16 @@ def _table(sheet: SheetView, table: TableView, widths: _Widths) -> Iterator[str]
     for seed in table.seeds:
         yield f'<th scope="col" class="c">{escape(seed)}</th>'
     yield '<th scope="col">Mean ± sd</th>'
-    yield f'<th scope="col">{DELTA_MAX}<br>over {escape(sheet.seed_word.lower())}s</th>'
+    yield f'<th scope="col">{DELTA_MAX}<br>over {escape(sheet.seeds_word)}</th>'
     yield "</tr></thead><tbody>"
     for row in table.rows:
         yield _row(row)
-    yield f'</tbody><tfoot><tr><th scope="row">{DELTA_MAX} over levels</th>'
-    yield "".join(_delta(delta) for delta in table.deltas)
-    yield "<td></td><td></td></tr></tfoot></table></div>"
+    yield "</tbody>"
+    if table.deltas:
+        deltas = "".join(_delta(delta) for delta in table.deltas)
+        yield f'<tfoot><tr><th scope="row">{DELTA_MAX} over levels</th>{deltas}'
+        yield "<td></td><td></td></tr></tfoot>"
+    yield "</table></div>"
 
 
 def _row(row: Row) -> str:

@@ -80,7 +80,9 @@ def _parts(report: Report) -> Iterator[str]:
     if report.selection is not None:
         yield '<a href="#selection">Selection</a>'
     yield f'<a href="#sheets">{number[:1].upper()}{number[1:]}</a>'
-    yield '<a href="#figures">The paper\'s figures</a></nav>'
+    if _has_figures(report):
+        yield '<a href="#figures">The paper\'s figures</a>'
+    yield "</nav>"
     if report.notes:
         notes = "".join(f"<li>{escape(words.clean(note))}</li>" for note in report.notes)
         yield f'<ul class="notes">{notes}</ul>'
@@ -99,10 +101,16 @@ def _parts(report: Report) -> Iterator[str]:
         yield f'<section class="sheet" id="sheet-{i}">{section(sheet, level=3)}'
         yield '<p class="up"><a href="#summary">Back to the summary</a></p></section>'
     yield "</section>"
-    yield from _figures(report)
+    if _has_figures(report):
+        yield from _figures(report)
     yield '<p class="foot">Beside this page: summary.csv and summary.json, cells.csv with every value '
     yield "of every run, and each sheet as html, png, pdf, csv, tex, md and json under sheets/.</p>"
     yield SCRIPT
+
+
+def _has_figures(report: Report) -> bool:
+    """Runs of other programs can hardly show what the paper shows."""
+    return not report.plan.inferred or any(row.artifacts for row in report.figures)
 
 
 def _figures(report: Report) -> Iterator[str]:
@@ -182,7 +190,7 @@ def _design(report: Report) -> Iterator[str]:
             (escape(words.axis_label(axis)), _levels(levels, plan.default.get(axis)))
             for axis, levels in plan.axes.items()
         ),
-        (escape(words.axis_label(plan.seed_axis)) + "s", _columns(plan)),
+        ("Columns" if plan.inferred else "Seeds", _columns(plan)),
         ("Layout", f"{layout}: {words.plural(report.planned, planned)}"),
         ("Counted", f"{words.plural(report.counted, 'run')} of {report.planned:,}"),
         ("Design", f"{escape(words.clean(plan.name))} <code>{plan.id[:12]}</code>"),
@@ -200,7 +208,10 @@ def _design(report: Report) -> Iterator[str]:
 def _columns(plan: Plan) -> str:
     shown = ", ".join(escape(words.clip(words.clean(c), 40)) for c in plan.columns[:12])
     more = ", …" if len(plan.columns) > 12 else ""
-    return f"{len(plan.columns):,} ({shown}{more})" if plan.columns else ""
+    if plan.seed_axis == "replicate":
+        return f"runs of a row, numbered from 1 to {len(plan.columns):,}" if plan.tables else ""
+    name = f"{escape(words.clean(plan.seed_axis))}: " if plan.inferred else ""
+    return f"{name}{len(plan.columns):,} ({shown}{more})"
 
 
 def _levels(levels: Sequence[Scalar], default: Scalar | None) -> str:

@@ -21,6 +21,8 @@ HOLES = {
     "excluded": ("left out", "there is a run, left out on purpose"),
     "absent": ("·", "no run has these levels"),
 }
+# What the runs of a row differ in.
+COLUMNS = {"seed": "seeds", "replicate": "runs"}
 _KNOWN = {
     "sgd": "SGD",
     "adam": "Adam",
@@ -65,6 +67,8 @@ def level_labels(levels: Sequence[Scalar]) -> list[str]:
 
 def _level_label(level: Scalar) -> str:
     text = clean(level)
+    if isinstance(level, float) and len(text) > 10:  # drawn at random: nobody reads 17 digits
+        return f"{level:.5g}"
     if not isinstance(level, str) or not re.fullmatch(r"[A-Za-z0-9]+(_[A-Za-z]+)*", text):
         return text
     return " ".join(_word(word) for word in text.split("_"))
