@@ -141,7 +141,8 @@ def _widths(sheet: SheetView) -> _Widths:
     # A label wraps before the table scrolls.
     seeds = max((len(table.seeds) for table in sheet.tables), default=1)
     room = FULL_WIDTH - seeds * cell - mean - last
-    label = max(122, min(150, 8 * max(labels, default=0) + 8, room))
+    least = 122 if columns else 90  # the last row's "Δmax over levels" does not wrap
+    label = max(least, min(150, 8 * max(labels, default=0) + 8, room))
     return _Widths(label, cell, mean, last)
 
 
