@@ -51,6 +51,9 @@ def roles(found: Mapping[str, Column], asked: Asked) -> Roles:
     for name in asked_for:
         if name not in found:
             raise unknown("param or tag", name, found)
+    for name in (*asked.named, *asked.bins):
+        if len(found[name].levels) < 2:
+            raise InvalidInput(f"{name} is no axis: it is {found[name].levels[0]!r} in every run")
     ignored: dict[str, str] = {}
     candidates: dict[str, str] = {}
     seed, notes = _seed(found, asked, ignored)
