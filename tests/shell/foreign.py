@@ -15,13 +15,16 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import fluent
+from mlflow.utils.autologging_utils import client
 from mlflow.utils.autologging_utils.safety import revert_patches
 
 # Runs of one script start a minute apart and last half of one: which is the latest is never a tie.
@@ -94,16 +97,14 @@ def _fluent() -> Iterator[None]:
 # ---- real programs
 
 
-def sklearn_grid_search() -> str:
-    """Autologging of a grid search, for two random states: a parent run and six nested runs each."""
-    from sklearn.datasets import load_iris
-    from sklearn.linear_model import SGDClassifier
-    from sklearn.model_selection import GridSearchCV
+@contextmanager
+def _autologging() -> Iterator[None]:
+    """scikit-learn's autologging without plots and models, and the end of it.
 
-    x, y = load_iris(return_X_y=True)
-    grid = {"alpha": [1e-4, 1e-3, 1e-2], "penalty": ["l1", "l2"]}
-    with _fluent():
-        mlflow.set_experiment("grid search")
+    One thread: with its usual ones, the nested runs of a search race to store their common data set,
+    and now and then one of them ends its parent as FAILED.
+    """
+    with _fluent(), ThreadPoolExecutor(1) as pool:
         mlflow.sklearn.autolog(
             log_models=False,
             log_datasets=False,
@@ -112,12 +113,26 @@ def sklearn_grid_search() -> str:
             silent=True,
         )
         try:
-            for seed in (0, 1):
-                model = SGDClassifier(random_state=seed, max_iter=4, tol=None)
-                GridSearchCV(model, grid, cv=2).fit(x, y)
+            with patch.object(client, "_AUTOLOGGING_QUEUEING_CLIENT_THREAD_POOL", pool):
+                yield
         finally:
             mlflow.sklearn.autolog(disable=True)
             revert_patches("sklearn")
+
+
+def sklearn_grid_search() -> str:
+    """Autologging of a grid search, for two random states: a parent run and six nested runs each."""
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import SGDClassifier
+    from sklearn.model_selection import GridSearchCV
+
+    x, y = (part[:400] for part in load_digits(return_X_y=True))
+    grid = {"alpha": [1e-4, 1e-3, 1e-2], "penalty": ["l1", "l2"]}
+    with _autologging():
+        mlflow.set_experiment("grid search")
+        for seed in (0, 1):
+            model = SGDClassifier(random_state=seed, max_iter=4, tol=None)
+            GridSearchCV(model, grid, cv=2).fit(x, y)
     return "grid search"
 
 
@@ -408,6 +423,14 @@ def derived() -> str:
     return script.name
 
 
+def mixed_levels() -> str:
+    """Numbers and words as levels of one axis, as scikit-learn's arguments have them."""
+    default = {"max_depth": 10, "max_features": "sqrt"}
+    changes = [{}, {"max_depth": None}, {"max_depth": 5}, {"max_features": 0.5}]
+    cells = [{**default, **change} for change in [*changes, {"max_features": "log2"}]]
+    return _seeds(Script("mixed levels"), cells, (0, 1))
+
+
 def folds() -> str:
     """Each run has its cross-validation folds nested below it, with results of their own."""
     script = Script("folds")
@@ -458,7 +481,9 @@ def types() -> str:
     flags = {True: (True, "true", "True"), False: (False, "false", "False")}
     for depth, bias in ((1, True), (2, True), (1, False)):
         for seed, spell in enumerate(spelt):
-            script.run({"depth": spell(depth), "bias": flags[bias][seed], "seed": spell(seed)})
+            decay = ("0.0001", "1e-4", "1E-04")[seed]
+            flag = flags[bias][seed]
+            script.run({"depth": spell(depth), "bias": flag, "decay": decay, "seed": spell(seed)})
     return script.name
 
 
