@@ -113,7 +113,10 @@ def _autologging() -> Iterator[None]:
             silent=True,
         )
         try:
-            with patch.object(client, "_AUTOLOGGING_QUEUEING_CLIENT_THREAD_POOL", pool):
+            with (
+                patch.object(client, "_AUTOLOGGING_QUEUEING_CLIENT_THREAD_POOL", pool),
+                patch.object(mlflow.sklearn.utils, "_get_classifier_artifacts", return_value=[]),
+            ):
                 yield
         finally:
             mlflow.sklearn.autolog(disable=True)
@@ -134,6 +137,26 @@ def sklearn_grid_search() -> str:
             model = SGDClassifier(random_state=seed, max_iter=4, tol=None)
             GridSearchCV(model, grid, cv=2).fit(x, y)
     return "grid search"
+
+
+def sklearn_estimators() -> str:
+    """Autologging of three kinds of model: what they are is a tag, and each has params of its own."""
+    from sklearn.datasets import load_digits
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.tree import DecisionTreeClassifier
+
+    x, y = (part[:400] for part in load_digits(return_X_y=True))
+    with _autologging():
+        mlflow.set_experiment("estimators")
+        for seed in (0, 1):
+            for model in (
+                LogisticRegression(random_state=seed, solver="saga", tol=0.1),
+                DecisionTreeClassifier(random_state=seed, max_depth=5, splitter="random"),
+                RandomForestClassifier(random_state=seed, max_depth=5, n_estimators=5),
+            ):
+                model.fit(x, y)
+    return "estimators"
 
 
 @contextmanager

@@ -74,6 +74,22 @@ EXPECTED: dict[str, Expected] = {
         metric="mean_test_score",
         nested=True,
     ),
+    # The program's tag says what varied. Every other difference follows from it: which params there are
+    # (C of one kind, n_estimators of another), and max_features, which is sqrt, None or not there.
+    "sklearn_estimators": Expected(
+        runs=6,
+        axes={
+            "tag:estimator_name": (
+                "DecisionTreeClassifier",
+                "LogisticRegression",
+                "RandomForestClassifier",
+            )
+        },
+        seed="random_state",
+        columns=(0, 1),
+        ignored={"tag:estimator_class": "same as tag:estimator_name", "class_weight": "constant"},
+        metric="training_roc_auc",
+    ),
     # lr is a float of its own in every trial, so that no two runs differ in one param only: no star.
     # The trial that raised has a FINISHED run without metrics (the callback ends every run so).
     # `number`, `state`, `datetime_*` and `*_distribution` are tags of the callback, not of the user:
