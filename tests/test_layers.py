@@ -95,7 +95,7 @@ def test_the_core_is_pure(path: Path) -> None:
 def test_only_tracking_names_the_client() -> None:
     """One reader and writer of runs; plugins are MLflow's own classes, and import it too."""
     users = {room(path) for path in modules() if "mlflow" in outside(path)}
-    assert users <= {"tracking", "plugins"}
+    assert users == {"tracking", "plugins"}
 
 
 def test_matplotlib_is_only_in_render() -> None:
