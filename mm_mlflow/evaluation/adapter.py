@@ -99,7 +99,7 @@ def from_estimator(
         class_names: of the data. Classes of the estimator are found by name, or by position.
         output: ``probabilities``, ``logits`` (decision values) or ``labels``; None is the first of
             these that the estimator has. An estimator whose ``predict`` follows another rule (a
-            tuned threshold, ``SVC(probability=True)``) is what ``output`` says, not what its
+            tuned threshold, ``SVC`` with its votes) is what ``output`` says, not what its
             ``predict`` says: ``labels`` takes that.
         inputs: makes of ``(n, C, H, W)`` images what the estimator takes; by default
             ``(n, C * H * W)``, under the names that it was fitted with if it knows any.
