@@ -229,9 +229,7 @@ class TestEstimators:
 
     def test_classes_are_found_by_name_or_position(self) -> None:
         """In another order, as text, and by position where names say something else."""
-        names = tuple(
-            ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-        )
+        names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
         by_name = np.array(names)[TRAIN.labels]
         estimator = LogisticRegression(max_iter=500).fit(flat(TRAIN.images), by_name)
         assert list(estimator.classes_) != list(names)  # sorted as text
