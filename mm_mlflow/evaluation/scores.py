@@ -76,7 +76,8 @@ def told(sample: np.ndarray, classes: int) -> Output:
             f"the model returns {sample.dtype} of shape {sample.shape}: "
             f"labels (n,) or scores (n, {classes}) are needed"
         )
-    unit = (sample >= 0).all() and (np.abs(sample.sum(axis=1) - 1) <= _SUM).all()
+    rows = sample[np.isfinite(sample).all(axis=1)]
+    unit = len(rows) and (rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) <= _SUM).all()
     return "probabilities" if unit else "logits"
 
 

@@ -74,7 +74,7 @@ def of_features(
         InvalidInput: a standard deviation of no feature, or one that is no finite number from 0 on.
     """
     frame = pd.DataFrame(features)
-    others = [str(name) for name in frame if not _is_number(frame[name].dtype)]
+    others = [str(name) for name, dtype in frame.dtypes.items() if not _is_number(dtype)]
     if others or not len(frame.columns):
         what = f"features {', '.join(map(repr, others[:5]))} hold no numbers to add noise to"
         content = pd.util.hash_pandas_object(frame.astype(str), index=False).to_numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +162,11 @@ def _data(config: Config, dataset: Any) -> _Data:
     given, targets = dataset.features_data, np.asarray(dataset.labels_data)
     used = [column for column in [*config.groups.values(), config.ids] if _is_column(given, column)]
     used += config.predictions or ()
-    names = list(given.columns) if isinstance(given, pd.DataFrame) else list(range(given.shape[1]))
+    names = _columns(given)
+    if len(set(names)) < len(names):
+        raise InvalidInput(
+            f"columns {names} of the data are not allowed: different names are needed"
+        )
     features = config.features or [name for name in names if name not in used]
     return _Data(
         features=_taken(given, features, "features"),
@@ -173,17 +177,18 @@ def _data(config: Config, dataset: Any) -> _Data:
 
 
 def _is_column(data: Any, column: Any) -> bool:
-    if not isinstance(column, str | int):
-        return False
-    return column in (data.columns if isinstance(data, pd.DataFrame) else range(data.shape[1]))
+    return isinstance(column, Hashable) and column in _columns(data)
+
+
+def _columns(data: Any) -> list[Any]:
+    return list(data.columns) if isinstance(data, pd.DataFrame) else list(range(data.shape[1]))
 
 
 def _taken(data: Any, columns: Sequence[Any], key: str) -> Any:
     """These columns of the data, which are a DataFrame or an array."""
     for column in columns:
         if not _is_column(data, column):
-            known = data.columns if isinstance(data, pd.DataFrame) else range(data.shape[1])
-            raise unknown(f"column in {key}", column, known)
+            raise unknown(f"column in {key}", column, _columns(data))
     chosen = list(columns)
     return data[chosen] if isinstance(data, pd.DataFrame) else data[:, chosen]
 
@@ -193,7 +198,7 @@ def _values(data: Any, column: Any, attribute: str) -> np.ndarray:
     if _is_column(data, column):
         values = np.asarray(_taken(data, [column], "groups"))[:, 0]
     elif isinstance(column, str | int):
-        raise unknown(f"column of group {attribute!r}", column, getattr(data, "columns", []))
+        raise unknown(f"column of group {attribute!r}", column, _columns(data))
     else:
         values = np.asarray(column)
         if values.shape != (len(data),):

@@ -322,6 +322,7 @@ class TestScores:
             (np.array([[0.25, 0.75], [1.0, 0.0]]), "probabilities"),
             (np.array([[0.25, 0.7], [1.0, 0.0]]), "logits"),
             (np.array([[2.0, -1.0]]), "logits"),
+            (np.array([[np.nan, 0.1], [0.5, 0.5]]), "probabilities"),
         ],
     )
     def test_the_form_tells(self, said: np.ndarray, kind: str) -> None:

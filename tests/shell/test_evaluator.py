@@ -456,6 +456,13 @@ def _scores(settings: dict[str, Any]) -> dict[str, Any]:
     return {"scores" if key == "predictions" else key: value for key, value in settings.items()}
 
 
+def test_columns_with_one_name_are_refused() -> None:
+    """Nobody could say which is meant."""
+    frame = pd.DataFrame([[1.0, 2.0, "a"], [3.0, 4.0, "b"]], columns=["x", "x", "target"])
+    with pytest.raises(InvalidInput, match=r"columns \['x', 'x'\] of the data are not allowed"):
+        measured(frame, lambda x: x, interventions=["accuracy"])
+
+
 def test_predictions_that_are_not_enough() -> None:
     """Labels have no scale, and no predictions can be asked about other inputs."""
     table = pd.DataFrame({"said": ["a", "b", "a"], "target": ["a", "a", "a"]})
