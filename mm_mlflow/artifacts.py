@@ -31,8 +31,15 @@ def cell_files(
     yield "cell.json", _json(document)
     if keep.weights == "all":
         yield "model.safetensors", models.to_bytes(trained.model, trained.specification)
+    yield from evaluation_files(evaluation, tasks, keep.logits)
+
+
+def evaluation_files(
+    evaluation: Evaluation, tasks: Sequence[Task], logits: Literal["float32", "float16", "none"]
+) -> Iterator[tuple[str, bytes]]:
+    """Paths and contents of what one evaluation pass stores, in a folder of its own."""
     folder = f"evaluations/{evaluation.id}"
-    yield f"{folder}/predictions.parquet", predictions(evaluation, tasks, keep.logits)
+    yield f"{folder}/predictions.parquet", predictions(evaluation, tasks, logits)
     records = {
         "schema": 1,
         "metrics": metric_records(tasks),
