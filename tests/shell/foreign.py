@@ -386,6 +386,17 @@ def factorial_with_holes() -> str:
     return script.name
 
 
+def most_tables() -> str:
+    """Two levels of four axes: a star with one seed, and far from it a pair with three."""
+    script = Script("most tables")
+    names = ("lr", "batch", "width", "depth")
+    star = [(1, 1, 1, 1), (2, 1, 1, 1), (1, 2, 1, 1), (1, 1, 2, 1), (1, 1, 1, 2)]
+    pair = [(1, 2, 2, 2), (2, 2, 2, 2)]
+    for levels, seed in [*((cell, 0) for cell in star), *itertools.product(pair, (0, 1, 2))]:
+        script.run({**dict(zip(names, levels, strict=True)), "seed": seed})
+    return script.name
+
+
 def random_search() -> str:
     """16 runs without a seed; one number of units came up twice."""
     script = Script("random search")

@@ -259,6 +259,15 @@ EXPECTED: dict[str, Expected] = {
         default={"batch": 64, "lr": 0.01},
         layout="factorial",
     ),
+    # Around (1, 1, 1, 1) there are four tables of 5 runs in all; the pair has one table of two levels, with
+    # 6 runs: tables come first.
+    "most_tables": Expected(
+        runs=11,
+        axes={"batch": (1, 2), "depth": (1, 2), "lr": (1, 2), "width": (1, 2)},
+        columns=(0, 1, 2),
+        default={"batch": 1, "depth": 1, "lr": 1, "width": 1},
+        layout="factorial",
+    ),
     # 16, 16 and 15 distinct values in 16 runs.
     "random_search": Expected(
         runs=16,
