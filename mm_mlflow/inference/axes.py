@@ -76,6 +76,8 @@ def roles(found: Mapping[str, Column], asked: Asked) -> Roles:
         else:
             varying[name] = item
     axes = _independent(varying, seed, asked, ignored)
+    for name in asked.bins:
+        candidates.pop(name, None)
     held: list[Column] = []
     if not _float(axes, seed, asked):
         held = [found[name] for name in candidates]
@@ -127,9 +129,9 @@ def _seed(
         words = (
             f"{', '.join(item.name for item in named)} is the same in every run"
             if named
-            else "no param is named like a seed (--seed-param names one)"
+            else "no param is named like one (--seed-param names it)"
         )
-        return None, [f"Columns number the runs of each configuration: {words}."]
+        return None, [f"No seed: {words}. Runs of one configuration are only numbered."]
     first = varying[0]
     for other in varying[1:]:
         if not _same_partition(first, other):
@@ -168,8 +170,12 @@ def _independent(
 ) -> list[Column]:
     """The columns that vary on their own: not as another does, nor as the seed, nor all at once."""
     kept: list[Column] = []
-    # Of two that vary alike, the one that every run has speaks for both.
-    whole_first = sorted(varying.values(), key=lambda item: NOT_SET in item.levels)
+    # Of two that vary alike, the one that every run has speaks for both; a param before a tag, and the
+    # shorter name.
+    whole_first = sorted(
+        varying.values(),
+        key=lambda item: (NOT_SET in item.levels, item.name.startswith(TAG), len(item.name)),
+    )
 
     def drop(item: Column, reason: str) -> None:
         if item.name not in asked.named:
@@ -186,10 +192,10 @@ def _independent(
         for item in [item for item in kept if _determines(seed, item)]:
             drop(item, f"follows {seed.name}")
     # Before what follows one axis: a name of the whole configuration determines every axis.
-    for item in kept:
+    for item in kept.copy():
         if _names_configurations(item, [other for other in kept if other is not item]):
             drop(item, "names a configuration")
-    for item in kept:
+    for item in kept.copy():
         others = [other for other in kept if other is not item]
         source = next((other for other in others if _determines(other, item)), None)
         if source is not None:
@@ -246,10 +252,12 @@ def _repeats(seed: Column) -> bool:
 
 
 def _names_configurations(item: Column, others: Sequence[Column]) -> bool:
-    """Whether a column of text is at least as fine as two or more others together."""
+    """Whether a column of text is at least as fine as two or more others together; those that some
+    runs lack may be params of just one of its levels."""
+    whole = [other for other in others if NOT_SET not in other.levels]
     return (
         not item.numeric
-        and len(others) > 1
+        and len(whole) > 1
         and all(_determines(item, other) for other in others)
         and not any(_determines(other, item) for other in others)
     )

@@ -73,13 +73,13 @@ def infer(
         candidates=role.candidates,
         notes=(
             *chosen.notes,
-            *(placed.notes if tables else ()),
+            *placed.notes,
             *notes,
             *misspelt([*role.axes, *seeds]),
         ),
         pooled=pooled(asked),
     )
-    return _frame(placed, role, plan, default, experiment), plan
+    return _frame(placed, plan, default, experiment), plan
 
 
 def _axes(
@@ -109,9 +109,7 @@ def _columns(grid: Grid, tables: Sequence[TablePlan]) -> tuple[Scalar, ...]:
     return tuple(sorted({str(c): c for t in tables for c in t.columns}.values(), key=order))
 
 
-def _frame(
-    placed: Placed, role: Roles, plan: Plan, default: int | None, experiment: ExperimentRef
-) -> Frame:
+def _frame(placed: Placed, plan: Plan, default: int | None, experiment: ExperimentRef) -> Frame:
     grid = placed.grid
     planned = {cell for table in plan.tables for row in table.cells for ids in row for cell in ids}
     where = {cell: pair for pair, cell in grid.cells.items()}

@@ -76,13 +76,14 @@ def lay_out(
     tables = [table for table in tables if table.axis not in asked.bins]
     if tables and default is not None:
         inside = set(np.concatenate(grid.stars(default)).tolist())
-        layout = "star" if len(inside) == len(grid.codes) else "factorial"
+        finished = set(np.flatnonzero(grid.counts).tolist())
+        layout = "star" if inside >= finished else "factorial"
         notes = _layout_notes(grid, role, tables, default, asked, layout)
         return [*tables, *bins], layout, default, notes
     if bins:
         return bins, "bins", None, _search_notes(placed, role, asked)
     if (grid.counts > 1).any():
-        return [configurations_table(grid)], "repeats", None, _repeats_notes(placed, role)
+        return [configurations_table(grid)], "repeats", None, _repeats_notes(placed)
     return [], "none", None, _search_notes(placed, role, asked)
 
 
@@ -136,7 +137,7 @@ def _layout_notes(
     return notes
 
 
-def _repeats_notes(placed: Placed, role: Roles) -> list[str]:
+def _repeats_notes(placed: Placed) -> list[str]:
     number = int((placed.grid.counts > 0).sum())
     if number == 1:
         return ["No param varies but the seed: these are runs of one configuration."]

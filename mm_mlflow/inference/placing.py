@@ -66,8 +66,8 @@ def extended(role: Roles, members: Sequence[RawRun]) -> Roles:
 def place(members: Sequence[RawRun], finished: int, role: Roles, asked: Asked) -> Placed:
     """Put every run into its cell; the first ``finished`` of ``members`` are FINISHED."""
     axes = (*role.axes, *role.held)
-    codes = np.array([item.codes for item in axes], dtype=np.int64).reshape(len(axes), -1).T
-    codes = codes if axes else np.zeros((len(members), 0), dtype=np.int64)
+    codes = np.array([item.codes for item in axes], dtype=np.int64)
+    codes = codes.reshape(len(axes), len(members)).T
     _, first, of_run = np.unique(codes, axis=0, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))  # by first run, which is what people would call the first
     configuration = rank[of_run.reshape(-1)].tolist()
