@@ -107,7 +107,7 @@ def _status(error: Exception, text: str) -> int:
     if found:
         return int(found[1] or found[2])
     if isinstance(error, RestException):
-        return int(error.get_http_status_code())
+        return int(error.get_http_status_code())  # type: ignore[no-untyped-call]
     return 0
 
 
