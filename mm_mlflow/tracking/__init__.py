@@ -37,6 +37,7 @@ from mm_mlflow.tracking.registry import (
 from mm_mlflow.tracking.store import (
     Store,
     connect,
+    explain,
     open_store,
     reading_errors,
 )
@@ -46,6 +47,7 @@ from mm_mlflow.tracking.writing import (
     log,
     log_dataset,
     log_files,
+    log_folder,
     mark_launcher,
     now_ms,
     project_run,
@@ -62,6 +64,7 @@ __all__ = [
     "connect",
     "create_run",
     "evaluations",
+    "explain",
     "finish",
     "has_artifact",
     "heartbeat",
@@ -69,6 +72,7 @@ __all__ = [
     "log",
     "log_dataset",
     "log_files",
+    "log_folder",
     "mark_launcher",
     "missing_params",
     "newest_dataset",
