@@ -149,7 +149,7 @@ def publish_selection(
             chosen = [run for run in choice.run_ids if tag_others or run in ours]
             if others := len(choice.run_ids) - len(chosen):
                 logger.warning(
-                    "%d selected runs of other programs are not tagged (--tag does)", others
+                    "selected runs of other programs, not tagged (--tag does it): %d", others
                 )
             if lost := tracking.tag_only(store, tag, run_id, chosen):
                 logger.warning("%d runs of an earlier selection lose the tag %s", lost, tag)

@@ -27,7 +27,7 @@ def fails(*arguments: str, code: int = 2) -> str:
     return lines[0]
 
 
-def runs_of(kind: str, name: str = "small") -> list[Run]:
+def runs_of(kind: str | None, name: str = "small") -> list[Run]:
     client = MlflowClient()
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None

@@ -200,7 +200,7 @@ def test_back_filled_metrics_are_taken_again(
     tracking.log_files(
         store,
         cell.info.run_id,
-        files.evaluation_files(later, tasks, Design.load(small).keep),
+        files.evaluation_files(later, tasks, "float32"),
     )
     tracking.log(store, cell.info.run_id, metrics=later.values)
     document = json.loads(command("reproduce", cell.info.run_id, "--json").stdout)
@@ -278,6 +278,18 @@ def test_a_reproduction_that_fails_ends_failed(
     assert "no luck" in artifact(new, "traceback.txt").decode()
 
 
+@pytest.mark.usefixtures("in_process")
+def test_an_abandoned_reproduction_is_marked_killed(small: Path, command: Command) -> None:
+    """By the next sweep, like a cell whose process is gone."""
+    command("sweep", small, "--smoke")
+    store = tracking.open_store(None, "small")
+    worker = {**json.loads(tracking.worker_name()), "pid": 2**22 + 1}
+    tags = {"mm.kind": "reproduction", "mm.worker": json.dumps(worker)}
+    run_id = tracking.create_run(store, "x", tags)
+    command("sweep", small, "--smoke")
+    assert MlflowClient().get_run(run_id).info.status == "KILLED"
+
+
 def test_a_run_without_weights_or_logits_is_reproduced(small: Path, command: Command) -> None:
     """It needs neither: the cell is trained again, and what there is is compared."""
     small.write_text(small.read_text() + "keep: {weights: none, logits: none}\n")
@@ -347,6 +359,8 @@ def _set(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("evaluations/*/metrics.json", _set("metrics", PGD, "version", value=99), "version 99", 2),
         ("evaluations/*/metrics.json", _set("metrics", PGD, "n", value=99), "its record makes", 2),
         ("evaluations/*/metrics.json", _set("metrics", PGD, "parameters", value=3), "not whole", 2),
+        ("evaluations/*/metrics.json", _set("metrics", PGD, "parameters", "norm", value="l2"),
+         "its record has norm 'l2', which this version cannot take again", 2),
         ("evaluations/*/metrics.json", _set("metrics", PGD, "intervention", value="os:x"),
          "--trust-code", 2),
         ("evaluations/*/metrics.json", _set("metrics", PGD, "split_digest", value="0" * 64),
