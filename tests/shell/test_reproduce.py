@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import Command, artifact, artifacts, fails, predictions, runs_of
+from http_store import serve
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mm_mlflow import artifacts as files
-from mm_mlflow import models, runner, tracking
+from mm_mlflow import datasets, models, runner, tracking
 from mm_mlflow.datasets import bind, open_splits
 from mm_mlflow.design import Design, InterventionSpec
 from mm_mlflow.evaluation import evaluate, plan
@@ -169,6 +171,16 @@ def test_one_stored_logit_that_differs_is_detected(cell: Run, command: Command) 
     assert "Logits differ by up to 0.001 (test)" in said
 
 
+def test_a_cell_behind_a_server_is_reproduced(
+    cell: Run, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers keep their bits on the way there and back."""
+    with serve(monkeypatch, f"sqlite:///{tmp_path / 'mlflow.db'}") as server:
+        said = command("reproduce", cell.info.run_id, "--tracking-uri", server.uri).output
+    assert "All 8 metrics are equal to the bit." in said
+    assert "All logits are equal to the bit" in said
+
+
 def test_another_environment_is_named_key_by_key(
     cell: Run, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,7 +242,10 @@ def test_data_of_another_dataset_are_found_where_they_were(
     ]
     assert record["locations"] == {"cache": str(place)}
     assert "cache" not in record["parameters"]["dataset"]
+    shutil.rmtree(place)
+    datasets._open_splits.cache_clear()
     assert "All 8 metrics are equal" in command("reproduce", run.info.run_id).output
+    assert any(place.iterdir())
 
 
 def test_a_metric_that_nothing_describes_is_no_equal_one(cell: Run, command: Command) -> None:
