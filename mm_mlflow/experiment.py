@@ -139,6 +139,7 @@ def _publish(
     tracking.finish(store, run_id)
     tracking.mark_launcher(store, run_id)
     tracking.supersede(store, run_id, report)
+    tracking.refresh_page(store)
     return run_id
 
 

@@ -19,6 +19,7 @@ from mm_mlflow.tracking.cells import (
     runs_of_cell,
     worker_name,
 )
+from mm_mlflow.tracking.experiment_page import refresh_page, report_page, runs_page
 from mm_mlflow.tracking.reading import (
     artifact,
     has_artifact,
@@ -76,10 +77,13 @@ __all__ = [
     "read_design",
     "read_runs",
     "reading_errors",
+    "refresh_page",
     "register_model",
     "registered",
+    "report_page",
     "running_cells",
     "runs_of_cell",
+    "runs_page",
     "supersede",
     "tag_only",
     "with_records",

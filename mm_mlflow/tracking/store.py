@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mm_mlflow.errors import InvalidInput, TrackingError, UnknownExperiment, unknown
 from mm_mlflow.frame import ExperimentRef
+from mm_mlflow.tracking.experiment_tags import first_tags
 
 _CONNECT_SECONDS = 5.0
 _KIND = "custom_model_development"
@@ -109,8 +111,9 @@ def open_store(
 
 def _create_experiment(client: MlflowClient, name: str) -> str:
     try:
-        # The UI opens experiments of unknown kind as GenAI, with a table that shows no params.
-        return str(client.create_experiment(name, tags={"mlflow.experimentKind": _KIND}))
+        # Older UIs open experiments of unknown kind as GenAI, with a table that shows no params.
+        tags = {"mlflow.experimentKind": _KIND, **first_tags(time.time_ns() // 1_000_000)}
+        return str(client.create_experiment(name, tags=tags))
     except MlflowException:
         found = client.get_experiment_by_name(name)  # another sweep made it meanwhile
         if found is None:

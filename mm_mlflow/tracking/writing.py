@@ -23,12 +23,11 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 
 from mm_mlflow.frame import SCHEMA
+from mm_mlflow.tracking.experiment_tags import NOTE
 from mm_mlflow.tracking.reading import read_runs
 from mm_mlflow.tracking.store import Store
 
 logger = logging.getLogger(__name__)
-
-_NOTE = "mlflow.note.content"
 
 
 # ---- the run that `mlflow run` made ----
@@ -51,7 +50,7 @@ def mark_launcher(store: Store, run_id: str) -> None:
         return
     name = store.experiment.name
     note = f"Started the work that is in experiment **{name}**, run `{run_id}`."
-    for key, value in [("mm.kind", "launcher"), ("mm.work", run_id), (_NOTE, note)]:
+    for key, value in [("mm.kind", "launcher"), ("mm.work", run_id), (NOTE, note)]:
         store.client.set_tag(run.info.run_id, key, value)
     store.client.set_tag(run_id, "mm.launcher", run.info.run_id)
 
