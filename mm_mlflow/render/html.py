@@ -145,10 +145,11 @@ def _widths(sheet: SheetView) -> _Widths:
     )
     mean = max(94, 7 * _longest(row.mean_sd for row in rows) + 14)
     last = max(88, 9 * _longest(row.delta.text for row in rows) + 16)
-    # A label wraps before the table scrolls.
+    # A label wraps before the table scrolls; where it scrolls anyway, labels have more room.
     seeds = max((len(table.seeds) for table in sheet.tables), default=1)
     room = FULL_WIDTH - seeds * cell - mean - last
-    label = max(122, min(150, 8 * max(labels, default=0) + 8, room))
+    wanted = 8 * max(labels, default=0) + 8
+    label = max(122, min(150, wanted, room) if room > 60 else min(200, wanted))
     return _Widths(label, cell, mean, last)
 
 

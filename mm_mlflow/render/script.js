@@ -89,6 +89,8 @@
       const button = document.createElement("button");
       button.type = "button";
       button.append(...cell.childNodes);
+      const name = place ? button.textContent : (table.caption || button).textContent;
+      button.title = `Sort by ${name}`;
       button.addEventListener("click", () => sort(cell, place));
       cell.append(button);
     }
