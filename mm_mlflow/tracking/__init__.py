@@ -20,6 +20,7 @@ from mm_mlflow.tracking.cells import (
     worker_name,
 )
 from mm_mlflow.tracking.experiment_page import refresh_page, report_page, runs_page
+from mm_mlflow.tracking.experiment_tags import NOTE
 from mm_mlflow.tracking.reading import (
     artifact,
     has_artifact,
@@ -54,6 +55,7 @@ from mm_mlflow.tracking.writing import (
 )
 
 __all__ = [
+    "NOTE",
     "Store",
     "abandoned",
     "artifact",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+import mlflow_site
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
@@ -14,10 +15,6 @@ from mm_mlflow.render import index, renderer, samples, selection
 
 pytestmark = pytest.mark.system
 
-ARGUMENTS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run",
-]  # fmt: skip
 # As MLflow does it: a blob in a frame that may run scripts and nothing else.
 FRAME = """content => new Promise(done => {
   document.body.style.margin = 0;
@@ -62,12 +59,8 @@ CONTRAST = """() => {
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Debian's Chromium, headless."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+    with mlflow_site.browser() as started:
         yield started
-        started.close()
 
 
 def framed(browser: Any, content: bytes, width: int, scheme: str) -> tuple[Any, Any]:
