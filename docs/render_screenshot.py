@@ -14,17 +14,19 @@ sys.path.insert(0, str(ROOT / "tests" / "system"))
 
 import mlflow_site  # noqa: E402 - found in the folder above
 
-WIDTH, HEIGHT = 1180, 740
+WIDTH, HEIGHT = 1240, 900
 
 
 def draw(site: mlflow_site.Site) -> bytes:
     """The picture as PNG."""
     with mlflow_site.browser() as chromium:
-        page = mlflow_site.new_page(chromium, width=WIDTH, height=HEIGHT, scale=1.5)
+        page = mlflow_site.new_page(chromium, width=WIDTH, height=HEIGHT)
         page.goto(site.pages["Report"])
         frame = page.locator("iframe").element_handle().content_frame()
         frame.locator("#summary").get_by_role("button", name="Δ").click()
         page.mouse.move(0, 0)
+        # The button of MLflow's assistant floats over the page.
+        page.add_style_tag(content="[data-assistant-ui]{display:none!important}")
         picture: bytes = page.screenshot(animations="disabled")
         page.context.close()
         return picture

@@ -16,7 +16,7 @@ import numpy as np
 from mm_mlflow.design import Cell, Design
 from mm_mlflow.frame import ExperimentRef, Frame, RawRun, conform
 from mm_mlflow.report import Report, build_report
-from mm_mlflow.rules import Require, Threshold, Top
+from mm_mlflow.rules import Require, Rule, Threshold, Top
 from mm_mlflow.selection import Selection, build_selection
 from mm_mlflow.sheet import Sheet, build_sheet
 
@@ -227,7 +227,11 @@ def selection() -> Selection:
     """Two rules over the realistic experiment, and one that nothing fulfils."""
     design = Design.parse(STAR)
     on = [METRICS[1][0], METRICS[3][0]]
-    rules = [Top(Fraction(3, 4)), Top(Fraction(1, 2)), Require((Threshold("accuracy", ">=", 1.0),))]
+    rules: list[Rule] = [
+        Top(Fraction(3, 4)),
+        Top(Fraction(1, 2)),
+        Require((Threshold("accuracy", ">=", 1.0),)),
+    ]
     return build_selection(frame(design), design.id, rules, on)
 
 

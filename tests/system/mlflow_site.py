@@ -116,15 +116,9 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
-def new_page(
-    chromium: Any, *, scheme: str = "light", width: int = 1440, height: int = 900, scale: float = 1
-) -> Any:
+def new_page(chromium: Any, *, scheme: str = "light", width: int = 1440, height: int = 900) -> Any:
     """A page with storage of its own, of somebody who has closed MLflow's assistant."""
-    context = chromium.new_context(
-        viewport={"width": width, "height": height},
-        color_scheme=scheme,
-        device_scale_factor=scale,
-    )
+    context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     context.add_init_script(SETTLED)
     context.set_default_timeout(45_000)
     return context.new_page()
