@@ -129,7 +129,7 @@ def _publish(
     }
     run_id = tracking.create_run(store, "report" if kind == "sheets" else kind, tags)
     try:
-        link = f"[Open index.html]({tracking.report_page(store, run_id)})"
+        link = f"[Open the report]({tracking.report_page(store, run_id)})"
         tracking.log(store, run_id, tags={tracking.NOTE: f"{link}\n\n{description}"})
         tracking.log_files(store, run_id, files)
         finite = {key: value for key, value in metrics.items() if math.isfinite(value)}

@@ -5,16 +5,21 @@ Selectors are roles and texts; MLflow's class names change with every release.
 
 from __future__ import annotations
 
+import io
 import re
+import runpy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import mlflow_site
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from mlflow_site import Site
+from PIL import Image
 
 pytestmark = pytest.mark.system
+ROOT = Path(__file__).parents[2]
 
 DESIGN = """
 name: small
@@ -147,7 +152,7 @@ def test_overview_of_the_report_shows_the_digest(page: Any, site: Site) -> None:
     row = page.get_by_role("row").filter(has=name)
     assert deltas(site)["accuracy"] in row.inner_text()
     with page.context.expect_page() as opened:
-        page.get_by_role("link", name="Open index.html").click()
+        page.get_by_role("link", name="Open the report").click()
     assert report_frame(opened.value).locator("h1").inner_text() == "small"
 
 
@@ -159,3 +164,14 @@ def test_description_of_the_experiment_links_the_newest_report(page: Any, site: 
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="Newest report").first.click()
     assert report_frame(opened.value).locator("h1").inner_text() == "small"
+
+
+def test_the_readme_s_picture_can_be_taken_again(chromium: Any, site: Site) -> None:
+    """docs/render_screenshot.py works with this MLflow; the stored picture has its size, and is small."""
+    script = runpy.run_path(str(ROOT / "docs" / "render_screenshot.py"))
+    stored = ROOT / "docs" / "mlflow.png"
+    drawn = Image.open(io.BytesIO(script["draw"](chromium, site)))
+    with Image.open(stored) as image:
+        assert drawn.size == image.size
+    assert len(drawn.convert("RGB").getcolors(1 << 24)) > 100
+    assert stored.stat().st_size < 300_000
