@@ -176,14 +176,23 @@ def tell_comparison(comparison: Comparison) -> None:
 
 
 def where_to_look(store: Store, run_id: str) -> str:
-    """How to open a report run in MLflow's UI."""
-    page = f"#/experiments/{store.experiment.id}/runs/{run_id}"
+    """How to open a report run, and the runs, in MLflow's UI."""
+    from mm_mlflow import tracking
+
+    pages = [
+        ("Report", tracking.report_page(store, run_id)),
+        ("Runs", tracking.runs_page(store)),
+        ("Charts", tracking.runs_page(store, charts=True)),
+    ]
     if store.uri.startswith(("http://", "https://")):
-        return f"Report: {store.uri.rstrip('/')}/{page}/artifacts"
+        return "\n".join(f"{name}: {store.uri.rstrip('/')}/{page}" for name, page in pages)
     here = f"sqlite:///{Path.cwd()}/"
     uri = f"sqlite:///{store.uri.removeprefix(here)}" if store.uri.startswith(here) else store.uri
-    return (
-        f"Report: run {run_id} of experiment {store.experiment.name!r}. To look at it:\n"
-        f"  mlflow server --backend-store-uri {shlex.quote(uri)}\n"
-        f"  then open http://127.0.0.1:5000/{page}/artifacts"
+    return "\n".join(
+        [
+            f"Report: run {run_id} of experiment {store.experiment.name!r}. To look at it:",
+            f"  mlflow server --backend-store-uri {shlex.quote(uri)}",
+            "  then open",
+            *(f"  http://127.0.0.1:5000/{page}  ({name.lower()})" for name, page in pages),
+        ]
     )

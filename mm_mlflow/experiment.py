@@ -216,16 +216,15 @@ def _publish(
         "mm.experiment": source.experiment.id,
         "mm.design": plan.name,
         "mm.design_id": plan.id,
-        "mlflow.note.content": description,
     }
     with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as folder:
         tracking.write_files(Path(folder), files)
         try:
             target = report_store(source, into)
             if target.experiment != source.experiment:
-                tags["mlflow.note.content"] = f"{_about(source)}\n\n{description}"
+                description = f"{_about(source)}\n\n{description}"
             name = "report" if kind == "sheets" else kind
-            run_id = _write(target, name, tags, Path(folder), metrics)
+            run_id = _write(target, name, tags, description, Path(folder), metrics)
         except InvalidInput:
             raise
         except Exception as error:
@@ -240,20 +239,29 @@ def _publish(
     with _written(run_id, "older reports could not be marked as superseded"):
         tracking.mark_launcher(target, run_id)
         tracking.supersede(target, run_id, report, source.experiment.id)
+    with _written(run_id, "the experiment's description could not be refreshed"):
+        tracking.refresh_page(target)
     return run_id
 
 
 def _about(source: Store) -> str:
     name = escape(source.experiment.name)
-    return f"About experiment [{name}](#/experiments/{source.experiment.id})."
+    return f"About experiment [{name}]({tracking.runs_page(source)})."
 
 
 def _write(
-    target: Store, name: str, tags: Mapping[str, str], folder: Path, metrics: Mapping[str, float]
+    target: Store,
+    name: str,
+    tags: Mapping[str, str],
+    description: str,
+    folder: Path,
+    metrics: Mapping[str, float],
 ) -> str:
     """A FINISHED run with these contents; FAILED, if it can be, where one of them is refused."""
     run_id = tracking.create_run(target, name, tags)
     try:
+        link = f"[Open the report]({tracking.report_page(target, run_id)})"
+        tracking.log(target, run_id, tags={tracking.NOTE: f"{link}\n\n{description}"})
         tracking.log_folder(target, run_id, folder)
         finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
         tracking.log(target, run_id, metrics=finite)

@@ -514,6 +514,11 @@ def _store_sweep(design: Design, store: Store, material: Material, run_id: str) 
     ]
     tracking.log_files(store, run_id, iter(files))
     log_inputs(store, run_id, design.dataset.name, material)
+    _refresh_page(design, store, material)
+
+
+def _refresh_page(design: Design, store: Store, material: Material) -> None:
+    tracking.refresh_page(store, design, [task.key for task in material.tasks])
 
 
 def _lost(label: str, error: BaseException) -> CellResult:
@@ -526,6 +531,7 @@ def train_one(design: Design, store: Store, material: Material, cell: Cell) -> C
 
     Under ``mlflow run`` the project run is the cell, where it lies in the experiment.
     """
+    _refresh_page(design, store, material)
     project_run, trusted = tracking.project_run(store), registry.trusted()
     job = Job(store, design, cell, None, material.train.digest, project_run, trusted)
     result = run_cell(job)

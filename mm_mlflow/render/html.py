@@ -19,6 +19,7 @@ from mm_mlflow.sheet import Sheet
 
 # px: what MLflow's pane leaves beside a scroll bar; wider tables scroll, and take a whole line.
 FULL_WIDTH = 590
+TALL = 24  # rows; a longer table scrolls in its box, its head and its foot in sight
 LONG_LABEL = 36  # longer ones are cut after three lines
 DELTA_ALL = "Δ<sub>all</sub>"
 DELTA_MAX = "Δ<sub>max</sub>"
@@ -46,8 +47,14 @@ def page(title: str, body: str) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)} – multiplicity</title><style>{style()}</style></head>\n"
-        f'<body class="mm"><main>{body}</main></body></html>\n'
+        f'<body class="mm"><main>{body}</main><script>{script()}</script></body></html>\n'
     )
+
+
+@cache
+def script() -> str:
+    """What every page can do where scripts run: sort its tables, follow its own links."""
+    return Path(__file__).with_name("script.js").read_text(encoding="utf-8")
 
 
 @cache
@@ -138,11 +145,12 @@ def _widths(sheet: SheetView) -> _Widths:
     )
     mean = max(94, 7 * _longest(row.mean_sd for row in rows) + 14)
     last = max(88, 9 * _longest(row.delta.text for row in rows) + 16)
-    # A label wraps before the table scrolls.
+    # A label wraps before the table scrolls; where it scrolls anyway, labels have more room.
     seeds = max((len(table.seeds) for table in sheet.tables), default=1)
     room = FULL_WIDTH - seeds * cell - mean - last
+    wanted = 8 * max(labels, default=0) + 8
     least = 122 if columns else 90  # the last row's "Δmax over levels" does not wrap
-    label = max(least, min(150, 8 * max(labels, default=0) + 8, room))
+    label = max(least, min(150, wanted, room) if room > 60 else min(200, wanted))
     return _Widths(label, cell, mean, last)
 
 
@@ -153,9 +161,8 @@ def _longest(texts: Iterable[str | None]) -> int:
 def _table(sheet: SheetView, table: TableView, widths: _Widths) -> Iterator[str]:
     seeds, title = len(table.seeds), escape(table.title)
     width = widths.table(seeds)
-    wide = " wide" if width > FULL_WIDTH else ""
-    yield f'<div class="box{wide}" role="region" tabindex="0" aria-label="{title}">'
-    yield f'<table class="grid" style="min-width:{width}px"><caption>{title}</caption>'
+    yield box(table.title, len(table.rows), wide=width > FULL_WIDTH)
+    yield f'<table class="grid" data-sortable style="min-width:{width}px"><caption>{title}</caption>'
     yield f'<colgroup><col><col span="{seeds}" style="width:{widths.cell}px">'
     yield f'<col style="width:{widths.mean}px"><col style="width:{widths.delta}px"></colgroup>'
     yield f'<thead><tr><th scope="col">{escape(sheet.seed_word)}</th>'
@@ -203,6 +210,14 @@ def _entry(entry: Entry) -> str:
 def _delta(delta: Delta) -> str:
     without = f"<small>{escape(delta.bracketed)}</small>" if delta.bracketed else ""
     return f'<td class="d">{escape(delta.text)}{without}{bar(delta.share)}</td>'
+
+
+def box(label: str, rows: int, *, wide: bool = False) -> str:
+    """The start of a box that a table scrolls in by itself, sideways or where it has many rows."""
+    kinds = ["box", *(["wide"] if wide else []), *(["tall"] if rows > TALL else [])]
+    return (
+        f'<div class="{" ".join(kinds)}" role="region" tabindex="0" aria-label="{escape(label)}">'
+    )
 
 
 def bar(share: float) -> str:

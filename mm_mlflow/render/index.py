@@ -10,7 +10,7 @@ from mm_mlflow.design import Scalar
 from mm_mlflow.figures import PAPER
 from mm_mlflow.plan import Plan
 from mm_mlflow.render import selection, strips, words
-from mm_mlflow.render.html import DELTA_ALL, bar, page, section
+from mm_mlflow.render.html import DELTA_ALL, bar, box, page, section
 from mm_mlflow.report import Report, SummaryRow
 
 MOST = 30  # names in a list; more are counted
@@ -22,19 +22,6 @@ RATIO = (
     "“× accuracy” is Δall as a multiple of accuracy's. Small groups vary more by chance alone, and so "
     "do larger ranges (over more runs): a ratio above 1 is not by itself a finding."
 )
-# MLflow shows pages as a blob in a sandboxed frame, where Chromium refuses to follow even a link to
-# the same page ("Not allowed to load local resource", seen). Without scripts the links stay links.
-SCRIPT = """<script>
-document.addEventListener("click", event => {
-  const link = event.target.closest('a[href^="#"]');
-  const target = link && document.getElementById(link.getAttribute("href").slice(1));
-  if (!target) return;
-  event.preventDefault();
-  target.tabIndex = -1;
-  target.focus({preventScroll: true});
-  target.scrollIntoView();
-});
-</script>"""
 
 
 def render(report: Report) -> bytes:
@@ -105,7 +92,6 @@ def _parts(report: Report) -> Iterator[str]:
         yield from _figures(report)
     yield '<p class="foot">Beside this page: summary.csv and summary.json, cells.csv with every value '
     yield "of every run, and each sheet as html, png, pdf, csv, tex, md and json under sheets/.</p>"
-    yield SCRIPT
 
 
 def _has_figures(report: Report) -> bool:
@@ -137,8 +123,8 @@ def _figures(report: Report) -> Iterator[str]:
 
 def _summary(report: Report) -> Iterator[str]:
     yield '<section class="part" id="summary"><h2>Summary</h2>'
-    yield '<div class="box" role="region" tabindex="0" aria-label="Summary">'
-    yield '<table class="summary"><thead><tr><th scope="col">Metric</th>'
+    yield box("Summary", len(report.summary))
+    yield '<table class="summary" data-sortable><thead><tr><th scope="col">Metric</th>'
     yield '<th scope="col">Examples</th><th scope="col">Runs</th><th scope="col">Mean ± sd</th>'
     yield f'<th scope="col">{DELTA_ALL}</th><th scope="col">× accuracy</th></tr></thead>'
     comparable = [row.delta_all for row in report.summary if row.unit == "fraction"]

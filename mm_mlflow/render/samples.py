@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy as np
 from mm_mlflow.design import Cell, Design
 from mm_mlflow.frame import ExperimentRef, Frame, RawRun, conform
 from mm_mlflow.report import Report, build_report
+from mm_mlflow.rules import Require, Rule, Threshold, Top
+from mm_mlflow.selection import Selection, build_selection
 from mm_mlflow.sheet import Sheet, build_sheet
 
 STAR = """
@@ -196,10 +199,40 @@ def _within() -> Sheet:
 
 
 def _large() -> Sheet:
-    levels = ", ".join(str(8 * i) for i in range(1, 41))
-    text = SMALL.replace("learning_rate: [0.1, 0.05, 0.01]", f"batch_size: [{levels}]")
-    text = text.replace("learning_rate: 0.1", "batch_size: 8").replace("seeds: 2", "seeds: 30")
+    """60 levels, some with long names, and 30 seeds."""
+    levels = ", ".join(f"policy-{i}{'-and-more' * (i % 7)}" for i in range(60))
+    text = SMALL.replace("learning_rate: [0.1, 0.05, 0.01]", f"augmentation: [{levels}]")
+    text = text.replace("learning_rate: 0.1", "augmentation: policy-0").replace(
+        "seeds: 2", "seeds: 30"
+    )
     return sheet(text)
+
+
+def many_metrics() -> Report:
+    """A report of 100 metrics with long names, on ten runs."""
+    metrics = [
+        (
+            f"group_accuracy/attribute_{i % 9}-group_{i}{'.and-another-group' * (i % 4)}",
+            f"Group accuracy, attribute {i % 9} = group_{i}{', and-another = group' * (i % 4)}",
+            f"Accuracy on the test examples of group {i} only",
+            20 + 7 * i, 0.5 + i / 250, 0.01, 0.02,
+        )
+        for i in range(99)
+    ]  # fmt: skip
+    design = Design.parse(SMALL.replace("seeds: 2", "seeds: 4"))
+    return build_report(frame(design, [METRICS[0], *metrics], missing=1), design)
+
+
+def selection() -> Selection:
+    """Two rules over the realistic experiment, and one that nothing fulfils."""
+    design = Design.parse(STAR)
+    on = [METRICS[1][0], METRICS[3][0]]
+    rules: list[Rule] = [
+        Top(Fraction(3, 4)),
+        Top(Fraction(1, 2)),
+        Require((Threshold("accuracy", ">=", 1.0),)),
+    ]
+    return build_selection(frame(design), design.id, rules, on)
 
 
 def _raw(factor: float) -> Sheet:

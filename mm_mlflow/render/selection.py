@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from mm_mlflow.render import strips, words
-from mm_mlflow.render.html import DELTA_ALL, page
+from mm_mlflow.render.html import DELTA_ALL, box, page
 from mm_mlflow.render.json import dump
 from mm_mlflow.render.md import escape as md_escape
 from mm_mlflow.render.md import table as md_table
@@ -155,8 +155,8 @@ def _parts(selection: Selection) -> Iterator[str]:
 
 
 def _table(choice: Choice) -> Iterator[str]:
-    yield '<div class="box" role="region" tabindex="0" aria-label="Before and after selection">'
-    yield '<table class="effects"><thead><tr><th rowspan="2" scope="col">Metric</th>'
+    yield box("Before and after selection", len(choice.effects))
+    yield '<table class="effects" data-sortable><thead><tr><th rowspan="2" scope="col">Metric</th>'
     yield '<th colspan="2" scope="colgroup">Mean</th>'
     yield f'<th colspan="4" scope="colgroup">{DELTA_ALL}</th></tr><tr>'
     for head in ("before", "after", "before", "after", "random", "as small"):

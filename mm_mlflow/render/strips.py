@@ -24,6 +24,7 @@ from mm_mlflow.render.figure import (
     encode,
     wrap,
 )  # fmt: skip
+from mm_mlflow.render.html import box
 
 LABEL, PLOT, SIDE = 2.25, 3.7, 0.85  # widths in inches
 ROW = 0.32
@@ -196,8 +197,9 @@ def table(distribution: Distribution, level: int = 3) -> str:
     parts = [
         f"<h{level}>{escape(words.clean(distribution.title))}</h{level}>",
         f"<p>{text}</p>" if text else "",
-        '<div class="box" role="region" tabindex="0" aria-label="Distribution">',
-        '<table class="strips"><thead><tr><th scope="col">Strip</th><th scope="col" class="plot">',
+        box("Distribution", len(distribution.strips)),
+        '<table class="strips" data-sortable><thead><tr><th scope="col">Strip</th>',
+        '<th scope="col" class="plot">',
         f"<span>{how.with_unit(low)}</span><span>{how.with_unit(high)}</span></th>",
         '<th scope="col">Lowest</th><th scope="col">Highest</th><th scope="col">Δ</th></tr></thead><tbody>',
     ]

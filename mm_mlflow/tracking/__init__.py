@@ -19,6 +19,8 @@ from mm_mlflow.tracking.cells import (
     runs_of_cell,
     worker_name,
 )
+from mm_mlflow.tracking.experiment_page import refresh_page, report_page, runs_page
+from mm_mlflow.tracking.experiment_tags import NOTE
 from mm_mlflow.tracking.reading import (
     artifact,
     evaluations,
@@ -57,6 +59,7 @@ from mm_mlflow.tracking.writing import (
 )
 
 __all__ = [
+    "NOTE",
     "Store",
     "abandoned",
     "artifact",
@@ -84,10 +87,13 @@ __all__ = [
     "read_design",
     "read_runs",
     "reading_errors",
+    "refresh_page",
     "register_model",
     "registered",
+    "report_page",
     "running_cells",
     "runs_of_cell",
+    "runs_page",
     "supersede",
     "tag_only",
     "with_records",

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from mm_mlflow.errors import (
     unknown,
 )
 from mm_mlflow.frame import ExperimentRef
+from mm_mlflow.tracking.experiment_tags import first_tags
 
 _CONNECT_SECONDS = 5.0
 _KIND = "custom_model_development"
@@ -184,8 +186,9 @@ def open_store(
 
 def _create_experiment(client: MlflowClient, name: str) -> str:
     try:
-        # The UI opens experiments of unknown kind as GenAI, with a table that shows no params.
-        return str(client.create_experiment(name, tags={"mlflow.experimentKind": _KIND}))
+        # Older UIs open experiments of unknown kind as GenAI, with a table that shows no params.
+        tags = {"mlflow.experimentKind": _KIND, **first_tags(time.time_ns() // 1_000_000)}
+        return str(client.create_experiment(name, tags=tags))
     except MlflowException:
         found = client.get_experiment_by_name(name)  # another sweep made it meanwhile
         if found is None:

@@ -23,12 +23,12 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 
 from mm_mlflow.frame import SCHEMA
+from mm_mlflow.tracking.experiment_tags import NOTE
 from mm_mlflow.tracking.reading import read_runs
 from mm_mlflow.tracking.store import Store
 
 logger = logging.getLogger(__name__)
 
-_NOTE = "mlflow.note.content"
 _LONGEST_TAG = 8000
 
 
@@ -52,7 +52,7 @@ def mark_launcher(store: Store, run_id: str) -> None:
         return
     name = store.experiment.name
     note = f"Started the work that is in experiment **{name}**, run `{run_id}`."
-    for key, value in [("mm.kind", "launcher"), ("mm.work", run_id), (_NOTE, note)]:
+    for key, value in [("mm.kind", "launcher"), ("mm.work", run_id), (NOTE, note)]:
         store.client.set_tag(run.info.run_id, key, value)
     store.client.set_tag(run_id, "mm.launcher", run.info.run_id)
 
@@ -172,9 +172,9 @@ def supersede(store: Store, run_id: str, report: str, source: str) -> None:
             and "mm.superseded_by" not in run.tags
         ):
             tags = {"mm.superseded_by": run_id}
-            note = line + run.tags.get(_NOTE, "")
+            note = line + run.tags.get(NOTE, "")
             if len(note) <= _LONGEST_TAG:  # MLflow would cut what somebody wrote below
-                tags[_NOTE] = note
+                tags[NOTE] = note
             log(store, run.run_id, tags=tags)
 
 

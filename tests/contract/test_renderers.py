@@ -35,7 +35,7 @@ def test_same_bytes_twice(name: str, case: str) -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_large(name: str) -> None:
-    """40 levels by 30 seeds are drawn."""
+    """60 levels by 30 seeds are drawn."""
     assert len(renderer(name)(sheet("large"))) > 10_000
 
 

@@ -84,8 +84,9 @@ def test_a_report_in_another_experiment(swept: Path, command: Command, words: li
     (report,) = runs_of("report", "reports/all of them")
     assert report.info.status == "FINISHED"
     assert report.data.tags["mm.experiment"] == source.experiment_id
-    link = f"About experiment [small](#/experiments/{source.experiment_id})."
-    assert report.data.tags[NOTE].startswith(link)
+    opens, about, *_ = report.data.tags[NOTE].split("\n\n")
+    assert f"runs/{report.info.run_id}/artifacts/index.html" in opens
+    assert about.startswith(f"About experiment [small](#/experiments/{source.experiment_id}/runs?")
     assert f"#/experiments/{report.info.experiment_id}/runs/{report.info.run_id}" in said
     assert artifact(report, "index.html")
     assert not runs_of("report")

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
+import mlflow_site
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
-from mm_mlflow.render import index, renderer, samples
+from mm_mlflow.render import index, renderer, samples, selection
 
 pytestmark = pytest.mark.system
 
-ARGUMENTS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run",
-]  # fmt: skip
 # As MLflow does it: a blob in a frame that may run scripts and nothing else.
 FRAME = """content => new Promise(done => {
   document.body.style.margin = 0;
@@ -60,12 +59,8 @@ CONTRAST = """() => {
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Debian's Chromium, headless."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+    with mlflow_site.browser() as started:
         yield started
-        started.close()
 
 
 def framed(browser: Any, content: bytes, width: int, scheme: str) -> tuple[Any, Any]:
@@ -82,22 +77,32 @@ def framed(browser: Any, content: bytes, width: int, scheme: str) -> tuple[Any, 
     return page, frame
 
 
+# Pages of more than one sheet.
+PAGES = {
+    "index": lambda: index.render(samples.report()),
+    "index with holes": lambda: index.render(samples.report(missing=7, diverged=2)),
+    "index of many metrics": lambda: index.render(samples.many_metrics()),
+    "selection": lambda: selection.page_of(samples.selection()),
+}
+
+
+@cache
+def content_of(case: str) -> bytes:
+    """A page, made once."""
+    return PAGES[case]() if case in PAGES else renderer("html")(samples.SHEETS[case]())
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [650, 1400])
-@pytest.mark.parametrize("case", [*samples.SHEETS, "index", "index with holes"])
+@pytest.mark.parametrize("case", [*samples.SHEETS, *PAGES])
 def test_page(browser: Any, case: str, width: int, scheme: str) -> None:
     """Nothing is wider than the pane, Δall is in sight, every text has a contrast of 4.5."""
-    if case.startswith("index"):
-        holes = {"missing": 7, "diverged": 2} if case != "index" else {}
-        content = index.render(samples.report(**holes))
-    else:
-        content = renderer("html")(samples.SHEETS[case]())
-    page, frame = framed(browser, content, width, scheme)
+    page, frame = framed(browser, content_of(case), width, scheme)
     try:
         size = frame.evaluate(MEASURE)
         assert size["wide"] == []
         assert size["page"] <= size["pane"] <= width
-        if case != "hostile" and not case.startswith("index"):
+        if case != "hostile" and case not in PAGES:
             shown = frame.locator(".all b").bounding_box()
             assert shown["y"] + shown["height"] < 400
         worst, where = frame.evaluate(CONTRAST)
@@ -151,4 +156,161 @@ def test_hover_names_the_run(browser: Any) -> None:
     page, frame = framed(browser, renderer("html")(sheet), 650, "light")
     title = frame.locator("td.v").first.get_attribute("title")
     assert title == f"{sheet.tables[0].run_names[0][0]} · run {sheet.tables[0].run_ids[0][0]}"
+    page.close()
+
+
+# ---- tables sort ----
+
+
+def column(frame: Any, table: str, place: int) -> list[str]:
+    """What a column of a table holds, from top to bottom; of each body its first row."""
+    bodies = frame.locator(f"{table} tbody")
+    rows = f"{table} tbody tr:first-child" if bodies.count() > 1 else f"{table} tbody tr"
+    found: list[str] = frame.locator(f"{rows} > :nth-child({place})").all_inner_texts()
+    return [text.strip() for text in found]
+
+
+def numbers(texts: list[str]) -> list[float]:
+    """The number that each text starts with, behind its mark; holes at either end are an error."""
+    return [float(text.removeprefix("≥").split()[0].replace(",", "")) for text in texts]
+
+
+def test_summary_sorts_by_click(browser: Any) -> None:
+    """The largest Δ first, then the smallest, then the page's own order; runs stay with their metric."""
+    page, frame = framed(browser, content_of("index"), 650, "light")
+    before = column(frame, "#summary .summary", 1)
+    bodies = frame.locator("#summary .summary tbody")
+    wholes = {text.strip() for text in bodies.all_inner_texts()}
+    button = frame.locator("#summary").get_by_role("button", name="Δ")
+    head = button.locator("..")
+    for state, reverse in (("descending", True), ("ascending", False)):
+        button.click()
+        values = numbers(column(frame, "#summary .summary", 5))
+        assert values == sorted(values, reverse=reverse)
+        assert head.get_attribute("aria-sort") == state
+        assert frame.locator("[aria-sort]").count() == 1
+        assert {text.strip() for text in bodies.all_inner_texts()} == wholes
+    button.click()
+    assert column(frame, "#summary .summary", 1) == before
+    assert head.get_attribute("aria-sort") is None
+    page.close()
+
+
+def test_sheets_sort_levels_and_values(browser: Any) -> None:
+    """Levels as numbers, their own order again, another column at once; holes last both ways, and
+    the default's mark, † and ± do not matter; the row of Δ stays where it is."""
+    page, frame = framed(browser, content_of("diverged and incomplete"), 1400, "light")
+    grid = ".tables .box:nth-child(1) .grid"
+    frame.locator(grid).get_by_role("button", name="Seed", exact=True).click()
+    levels = column(frame, grid, 1)
+    assert [text.split()[0] for text in levels] == ["0.01", "0.05", "0.1"]
+    frame.locator(grid).get_by_role("button", name="Mean ± sd").click()
+    assert frame.locator(f"{grid} [aria-sort]").inner_text().endswith("Mean ± sd")
+    means = numbers(column(frame, grid, 7))
+    assert means == sorted(means, reverse=True)
+    grid = ".tables .box:nth-child(5) .grid"  # the last axis: its last runs are missing or failed
+    for state in ("descending", "ascending"):
+        frame.locator(grid).get_by_role("button", name="4", exact=True).click()
+        found = column(frame, grid, 6)
+        holes = [text in {"missing", "failed"} for text in found]
+        assert any(holes), found
+        assert holes == sorted(holes), state
+        values = numbers([text for text in found if text not in {"missing", "failed"}])
+        assert values == sorted(values, reverse=state == "descending")
+    assert frame.locator(f"{grid} tfoot th").inner_text() == "Δmax over levels"
+    page.close()
+
+
+def test_sorting_by_keyboard(browser: Any) -> None:
+    """Headers are buttons: Tab reaches them, Enter and space press them, focus stays."""
+    page, frame = framed(browser, content_of("selection"), 650, "light")
+    button = frame.locator(".effects").first.get_by_role("button", name="random")
+    button.focus()
+    for key, state in (("Enter", "descending"), ("Space", "ascending"), ("Enter", None)):
+        button.press(key)
+        head = button.locator("..")
+        assert head.get_attribute("aria-sort") == state
+        assert button.evaluate("e => e === document.activeElement")
+    page.close()
+
+
+def test_effects_sort_by_the_column_below_the_header(browser: Any) -> None:
+    """With a head of two rows, "before" of Δ is not "before" of the mean."""
+    page, frame = framed(browser, content_of("selection"), 650, "light")
+    table = ".part > .sheet:nth-of-type(1) .effects"
+    means, deltas = (numbers(column(frame, table, place)) for place in (2, 4))
+    assert means != sorted(means, reverse=True)
+    before = frame.locator(table).get_by_role("button", name="before")
+    before.nth(0).click()
+    assert numbers(column(frame, table, 2)) == sorted(means, reverse=True)
+    before.nth(1).click()
+    assert numbers(column(frame, table, 4)) == sorted(deltas, reverse=True)
+    page.close()
+
+
+def test_without_scripts_tables_stay(browser: Any) -> None:
+    """No buttons that do nothing."""
+    page = browser.new_page(java_script_enabled=False)
+    page.set_content(content_of("index").decode())
+    assert page.locator("button").count() == 0
+    assert page.locator("#summary thead th").count() == 6
+    page.close()
+
+
+def test_long_tables_scroll_in_their_box(browser: Any) -> None:
+    """60 levels: the page stays short, head and Δ row stay in sight, every row can be reached."""
+    page, frame = framed(browser, content_of("large"), 650, "light")
+    box = frame.locator(".box.tall")
+    inner, outer = box.evaluate("e => [e.scrollHeight, e.clientHeight]")
+    assert inner > 2 * outer
+    assert outer < 900
+    box.focus()
+    box.press("End")
+    frame.wait_for_function("(e => e.scrollTop > 0)(document.querySelector('.box.tall'))")
+    box.evaluate("e => e.scrollTo(0, e.scrollHeight)")
+    edges = box.bounding_box()
+    for part in ("thead th:first-child", "tbody tr:last-child th", "tfoot th"):
+        shown = frame.locator(part).bounding_box()
+        assert edges["y"] - 1 <= shown["y"]
+        assert shown["y"] + shown["height"] <= edges["y"] + edges["height"] + 1
+    page.close()
+
+
+# ---- accessibility ----
+
+
+AUDITED = [
+    "complete", "one seed", "diverged and incomplete", "raw", "hostile", "nothing", "large",
+    "index", "index with holes", "selection",
+]  # fmt: skip
+
+
+def grave(frame: Any) -> list[tuple[str, list[str]]]:
+    """Rules of axe-core that are broken seriously or critically, and three places of each."""
+    found = Axe().run(frame, options={"resultTypes": ["violations"]}).response["violations"]
+    return [
+        (fault["id"], [node["html"][:200] for node in fault["nodes"]][:3])
+        for fault in found
+        if fault["impact"] in {"serious", "critical"}
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("case", AUDITED)
+def test_axe_finds_nothing_serious(browser: Any, case: str, scheme: str) -> None:
+    """No serious or critical fault by axe-core, tables sorted and long ones scrollable."""
+    page, frame = framed(browser, content_of(case), 650, scheme)
+    for table in frame.locator("table[data-sortable]").all()[:2]:
+        if table.locator("button").count():
+            table.locator("button").last.click()
+    assert grave(frame) == []
+    page.close()
+
+
+def test_axe_finds_a_planted_fault(browser: Any) -> None:
+    """The audit can fail: pale text and a page without a language are found."""
+    content = content_of("complete").replace(b' lang="en"', b"")
+    content = content.replace(b"</style>", b".mm .lead p{color:#aaa!important}</style>")
+    page, frame = framed(browser, content, 650, "light")
+    assert {"color-contrast", "html-has-lang"} <= {rule for rule, _ in grave(frame)}
     page.close()
