@@ -27,7 +27,7 @@ def cell_files(
     cell: Cell, trained: Trained, evaluation: Evaluation, tasks: Sequence[Task], keep: Keep
 ) -> Iterator[tuple[str, bytes]]:
     """Paths and contents of what a cell stores: enough to know, rebuild and evaluate it alone."""
-    document = {**cell.canonical(), "locations": cell.dataset.locations or {}}
+    document = {**cell.canonical(), "locations": cell.data.locations or {}}
     yield "cell.json", _json(document)
     if keep.weights == "all":
         yield "model.safetensors", models.to_bytes(trained.model, trained.specification)

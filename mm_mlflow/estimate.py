@@ -90,7 +90,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _cell_bytes(design: Design, material: Material, cell: Cell) -> int:
-    settings = cell.training
+    settings = cell.settings
     spec = models.specification(
         settings.architecture, settings.architecture_arguments, material.train
     )

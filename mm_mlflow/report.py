@@ -87,7 +87,9 @@ class Report:
 
     @property
     def figures(self) -> tuple[FigureRow, ...]:
-        """Where each of the paper's figures is in this report."""
+        """Where each of the paper's figures is in this report; empty for other people's projects."""
+        if self.design.dataset is None:
+            return ()
         pictures: dict[str, list[str]] = {}
         for item in self.distributions:
             pictures.setdefault(item.intervention, []).append(f"distributions/{item.name}.png")

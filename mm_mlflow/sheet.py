@@ -295,7 +295,7 @@ def build_sheet(
         sd=float(finite.std(ddof=1)) if len(finite) > 1 else math.nan,
         within=frame.within,
         mixed=metric in frame.conflicts,
-        figure=figure_of(design.dataset.name, record),
+        figure=figure_of(design.dataset.name, record) if design.dataset else None,
         tables=tuple(
             _table(plan, design, frame, values)
             for plan in design.tables()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from html import escape
 
-from mm_mlflow.design import Axis
+from mm_mlflow.design import Axis, Design
 from mm_mlflow.figures import PAPER
 from mm_mlflow.render import selection, strips, words
 from mm_mlflow.render.html import DELTA_ALL, bar, page, section
@@ -78,7 +78,7 @@ def _parts(report: Report) -> Iterator[str]:
     if report.selection is not None:
         yield '<a href="#selection">Selection</a>'
     yield f'<a href="#sheets">{number[:1].upper()}{number[1:]}</a>'
-    yield '<a href="#figures">The paper\'s figures</a></nav>'
+    yield '<a href="#figures">The paper\'s figures</a></nav>' if report.figures else "</nav>"
     if report.notes:
         notes = "".join(f"<li>{escape(words.clean(note))}</li>" for note in report.notes)
         yield f'<ul class="notes">{notes}</ul>'
@@ -97,7 +97,8 @@ def _parts(report: Report) -> Iterator[str]:
         yield f'<section class="sheet" id="sheet-{i}">{section(sheet, level=3)}'
         yield '<p class="up"><a href="#summary">Back to the summary</a></p></section>'
     yield "</section>"
-    yield from _figures(report)
+    if report.figures:
+        yield from _figures(report)
     yield '<p class="foot">Beside this page: summary.csv and summary.json, cells.csv with every value '
     yield "of every run, and each sheet as html, png, pdf, csv, tex, md and json under sheets/.</p>"
     yield SCRIPT
@@ -173,7 +174,7 @@ def _design(report: Report) -> Iterator[str]:
     }[design.layout]
     seeds = ", ".join(map(str, design.seeds[:12])) + (", …" if len(design.seeds) > 12 else "")
     facts = [
-        ("Dataset", escape(words.clean(design.dataset.name))),
+        _subject(design),
         *((escape(words.axis_label(axis.name)), _levels(axis, report)) for axis in design.axes),
         ("Seeds", f"{len(design.seeds):,} ({seeds})"),
         ("Layout", f"{layout}: {words.plural(report.planned, 'planned run')}"),
@@ -183,6 +184,13 @@ def _design(report: Report) -> Iterator[str]:
     items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in facts)
     yield '<section class="part" id="design"><h2>Design</h2>'
     yield f'<dl class="facts">{items}</dl></section>'
+
+
+def _subject(design: Design) -> tuple[str, str]:
+    """The dataset, or the project that trains."""
+    if design.project is not None:
+        return "Project", escape(words.clean(design.project.name or "unnamed"))
+    return "Dataset", escape(words.clean(design.dataset.name if design.dataset else "none"))
 
 
 def _levels(axis: Axis, report: Report) -> str:

@@ -80,8 +80,8 @@ def with_records(store: Store, runs: Sequence[RawRun]) -> list[RawRun]:
     """The same runs; finished cells with what their ``metrics.json`` files say."""
 
     def complete(run: RawRun) -> RawRun:
-        if run.kind != "cell" or run.status != "FINISHED":
-            return run
+        if run.kind != "cell" or run.status != "FINISHED" or "mm.project" in run.tags:
+            return run  # a project's cell says nothing of its metrics
         records: dict[str, Any] = {}
         checks: list[str] = []
         try:
@@ -141,6 +141,9 @@ def newest_dataset(store: Store, runs: Sequence[RawRun], design: Design) -> str 
 
     Files change while a dataset's name and arguments stay: what a sweep saw last is what is there.
     """
+    if design.dataset is None:
+        return None
+    wanted = canonical_json(design.dataset.identity())
     same = {design.id: True}
     sweeps = [run for run in runs if run.kind == "sweep" and "mm.dataset" in run.tags]
     for run in sorted(sweeps, key=lambda run: run.start_time, reverse=True):
@@ -153,9 +156,7 @@ def newest_dataset(store: Store, runs: Sequence[RawRun], design: Design) -> str 
             except InvalidInput as error:  # of another version, say: this design can do without it
                 logger.warning("sweep %s is passed over: %s", run.run_id, error)
                 continue
-            same[design_id] = canonical_json(found.identity()) == canonical_json(
-                design.dataset.identity()
-            )
+            same[design_id] = found is not None and canonical_json(found.identity()) == wanted
         if same[design_id]:
             return run.tags["mm.dataset"]
     return None
