@@ -23,14 +23,18 @@ def evaluated(tasks: Sequence[Task]) -> dict[str, Split]:
     return {task.split.name: task.split for task in tasks}
 
 
-def cell_files(
-    cell: Cell, trained: Trained, evaluation: Evaluation, tasks: Sequence[Task], keep: Keep
-) -> Iterator[tuple[str, bytes]]:
-    """Paths and contents of what a cell stores: enough to know, rebuild and evaluate it alone."""
+def cell_files(cell: Cell, trained: Trained, keep: Keep) -> Iterator[tuple[str, bytes]]:
+    """Paths and contents of what a cell stores of its training: enough to know and rebuild it alone."""
     document = {**cell.canonical(), "locations": cell.data.locations or {}}
     yield "cell.json", _json(document)
     if keep.weights == "all":
         yield "model.safetensors", models.to_bytes(trained.model, trained.specification)
+
+
+def evaluation_files(
+    evaluation: Evaluation, tasks: Sequence[Task], keep: Keep
+) -> Iterator[tuple[str, bytes]]:
+    """Paths and contents of what one evaluation pass stores: enough to know and measure it again."""
     folder = f"evaluations/{evaluation.id}"
     yield f"{folder}/predictions.parquet", predictions(evaluation, tasks, keep.logits)
     records = {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from mm_mlflow.comparison import Comparison
     from mm_mlflow.design import Cell
     from mm_mlflow.report import Report
     from mm_mlflow.runner import CellResult, SweepResult
@@ -142,6 +143,15 @@ def tell_selection(selection: Selection) -> None:
         "Values and Δ in percent and points where a metric is an accuracy. random: mean Δ of random "
         "subsets of the same size; as small: the share of them whose Δ is as small."
     )
+
+
+def tell_comparison(comparison: Comparison) -> None:
+    """A reproduction beside its original, and what that means."""
+    from mm_mlflow.render.comparison import HEAD, row
+
+    _table([HEAD, *(row(pair) for pair in comparison.pairs)])
+    for sentence in comparison.sentences():
+        click.echo(sentence)
 
 
 def where_to_look(store: Store, run_id: str) -> str:

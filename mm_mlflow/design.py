@@ -126,6 +126,38 @@ class Cell:
         assert self.dataset is not None, "a project's cell has no dataset"
         return self.dataset
 
+    @classmethod
+    def from_canonical(
+        cls, document: Mapping[str, Any], locations: Mapping[str, Any], label: str
+    ) -> Self:
+        """The cell whose :meth:`canonical` this is; ``locations`` are its dataset's.
+
+        Raises:
+            InvalidInput: a cell of another version or of another program's project, or one whose
+                streams have different seeds.
+        """
+        if "project" in document:
+            raise InvalidInput("a cell of an MLflow project is trained by that project only")
+        if document.get("id_version") != ID_VERSION:
+            raise InvalidInput(
+                f"id_version {document.get('id_version')!r} is not allowed: {ID_VERSION} is"
+            )
+        try:
+            seeds = {document["seeds"][stream] for stream in STREAMS}
+            if len(seeds) > 1 or not all(type(seed) is int for seed in seeds):
+                raise InvalidInput(f"seeds {document['seeds']} are not allowed: one whole number")
+            return cls(
+                axes={name: normalise(level) for name, level in document["axes"].items()},
+                seed=seeds.pop(),
+                training=TrainingSettings.model_validate(document["training"]),
+                dataset=DatasetSpec(**{**document["dataset"], "locations": dict(locations)}),
+                label=label,
+            )
+        except ValidationError as error:
+            raise InvalidInput(one_line(error)) from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InvalidInput(f"not a cell: {error!r}") from error
+
     @cached_property
     def id(self) -> str:
         """sha256 of the canonical JSON, in hexadecimal."""

@@ -22,7 +22,7 @@ import torch
 
 import mm_mlflow
 from mm_mlflow import artifacts, datasets, engine, registry, sampling, tracking, training
-from mm_mlflow.design import Cell, Design
+from mm_mlflow.design import Cell, Design, Keep
 from mm_mlflow.errors import InvalidInput, unknown
 from mm_mlflow.evaluation import Evaluation, Task, evaluate, plan
 from mm_mlflow.frame import RawRun, is_finished
@@ -157,7 +157,6 @@ def run_cell(job: Job) -> CellResult:
 
 
 def _run_cell(job: Job) -> CellResult:
-    torch.set_num_threads(1)
     started = time.time()
     store, cell = job.store, job.cell
     for run in tracking.runs_of_cell(store, cell.id):
@@ -166,10 +165,23 @@ def _run_cell(job: Job) -> CellResult:
         if reason := tracking.abandoned(run, job.sweep):
             tracking.kill(store, run, reason)
     run_id = _start(job)
-    clock = _Clock()
+    return attempt(
+        store, run_id, cell.label, lambda clock: _work(job, run_id, clock), started=started
+    )
+
+
+def attempt(
+    store: Store, run_id: str, label: str, work: Callable[[Clock], None], *, started: float
+) -> CellResult:
+    """Do the ``work`` of a RUNNING run, which ends it FINISHED, with a heartbeat meanwhile.
+
+    A failure ends the run FAILED with its traceback as an artifact and is returned, not raised.
+    """
+    torch.set_num_threads(1)
+    clock = Clock()
     try:
         with _TRAINING, tracking.heartbeat(store, run_id):
-            _work(job, run_id, clock)
+            work(clock)
     except Exception as error:  # noqa: BLE001 - whatever went wrong is a result: the sweep goes on
         text = traceback.format_exc()
         try:
@@ -177,14 +189,14 @@ def _run_cell(job: Job) -> CellResult:
         finally:  # a store that takes no artifacts is the likely reason
             tracking.finish(store, run_id, "FAILED")
         line = " ".join(f"{type(error).__name__}: {error}".split())
-        return CellResult(cell.label, run_id, "failed", started, error=line)
+        return CellResult(label, run_id, "failed", started, error=line)
     except BaseException:  # interrupted: not a failure of the cell
         tracking.finish(store, run_id, "KILLED")
         raise
-    return CellResult(cell.label, run_id, "trained", started, clock.busy)
+    return CellResult(label, run_id, "trained", started, clock.busy)
 
 
-class _Clock:
+class Clock:
     """Seconds of training and evaluation of one cell."""
 
     train = 0.0
@@ -203,14 +215,8 @@ class _Clock:
 
 def _start(job: Job) -> str:
     tags = {
-        "mm.kind": "cell",
+        **working_tags("cell", job.design.name, job.design.id, job.dataset),
         "mm.cell": job.cell.id,
-        "mm.design": job.design.name,
-        "mm.design_id": job.design.id,
-        "mm.dataset": job.dataset,
-        "mm.worker": tracking.worker_name(),
-        "mm.heartbeat": str(tracking.now_ms()),
-        "mm.env": environment(),
     }
     if job.sweep is not None:
         tags["mm.sweep"] = job.sweep
@@ -222,59 +228,113 @@ def _start(job: Job) -> str:
     return run_id
 
 
-def _work(job: Job, run_id: str, clock: _Clock) -> None:
-    store, cell = job.store, job.cell
+def working_tags(kind: str, design: str, design_id: str, dataset: str) -> dict[str, str]:
+    """Tags of a run that works: what it is, on which data, who works on it, and with what."""
+    return {
+        "mm.kind": kind,
+        "mm.design": design,
+        "mm.design_id": design_id,
+        "mm.dataset": dataset,
+        "mm.worker": tracking.worker_name(),
+        "mm.heartbeat": str(tracking.now_ms()),
+        "mm.env": environment(),
+    }
+
+
+def _work(job: Job, run_id: str, clock: Clock) -> None:
     material = _material(job.design.model_dump_json())
     if material.train.digest != job.dataset:
         raise RuntimeError(
             f"this worker's training data has digest {material.train.digest[:12]}, "
             f"the sweep's {job.dataset[:12]}: do they share the dataset's folder and cache?"
         )
-    log_inputs(store, run_id, job.design, material)
+    train_and_log(
+        job.store,
+        run_id,
+        job.cell,
+        material,
+        [(material.tasks, None)],
+        job.design.keep,
+        clock,
+        examples=job.sweep is None,
+    )
+    tracking.finish(job.store, run_id)
+
+
+Passes = Sequence[tuple[Sequence[Task], int | None]]
+
+
+def train_and_log(
+    store: Store,
+    run_id: str,
+    cell: Cell,
+    material: Material,
+    passes: Passes,
+    keep: Keep,
+    clock: Clock,
+    *,
+    examples: bool,
+) -> None:
+    """Train ``cell``, measure it, and log all of it on a run that is RUNNING and stays so.
+
+    Args:
+        store: the experiment.
+        run_id: where it is logged.
+        cell: what is trained.
+        material: its data.
+        passes: tasks to measure together, with the batch size to keep to (None: the default).
+        keep: what is stored beside metrics.
+        clock: takes the seconds.
+        examples: whether the run stores ``examples.parquet`` itself, having no sweep that does.
+    """
+    log_inputs(store, run_id, cell.dataset.name, material)
     device = default_device()
     with clock.measure("train"):
         trained = training.train(cell, material.train, device=device)
     with clock.measure("evaluate"):
-        evaluation = evaluate(trained.model, material.tasks, device=device)
-    tracking.log_files(store, run_id, _files(job, trained, evaluation, material))
+        evaluations = [
+            evaluate(trained.model, tasks, batch_size=batch_size, device=device)
+            for tasks, batch_size in passes
+        ]
+
+    def files() -> Iterator[tuple[str, bytes]]:
+        yield from artifacts.cell_files(cell, trained, keep)
+        for evaluation, (tasks, _) in zip(evaluations, passes, strict=True):
+            yield from artifacts.evaluation_files(evaluation, tasks, keep)
+        if examples:
+            yield "examples.parquet", artifacts.examples(material.evaluated)
+
+    tracking.log_files(store, run_id, files())
+    values = {key: value for item in evaluations for key, value in item.values.items()}
     tracking.log(
         store,
         run_id,
         metrics={
-            **evaluation.values,
+            **values,
             "system/train_seconds": clock.train,
             "system/evaluate_seconds": clock.evaluate,
         },
         series={"train_loss": trained.losses},
-        tags={"mm.health": _health(trained, evaluation)},
+        tags={"mm.health": _health(trained, evaluations)},
     )
-    tracking.finish(store, run_id)
 
 
-def _health(trained: training.Trained, evaluation: Evaluation) -> str:
+def _health(trained: training.Trained, evaluations: Sequence[Evaluation]) -> str:
     """``ok`` or ``diverged``, and what self-checks found; cut short, the whole is in metrics.json."""
     reasons = [trained.diverged] if trained.diverged else []
-    diverged = bool(reasons) or evaluation.health == "diverged"
-    found = [*reasons, *evaluation.checks["failed"]]
+    diverged = bool(reasons) or any(item.health == "diverged" for item in evaluations)
+    found = [*reasons, *(check for item in evaluations for check in item.checks["failed"])]
     return "; ".join(["diverged" if diverged else "ok", *found])[:500]
 
 
-def _files(
-    job: Job, trained: training.Trained, evaluation: Evaluation, material: Material
-) -> Iterator[tuple[str, bytes]]:
-    yield from artifacts.cell_files(job.cell, trained, evaluation, material.tasks, job.design.keep)
-    if job.sweep is None:
-        yield "examples.parquet", artifacts.examples(material.evaluated)
-
-
-def log_inputs(store: Store, run_id: str, design: Design, material: Material) -> None:
+def log_inputs(store: Store, run_id: str, dataset: str, material: Material) -> None:
     """Record the data that a run saw."""
     splits = {"train": material.train, **material.evaluated}
     for name, split in splits.items():
         tracking.log_dataset(
             store,
             run_id,
-            name=design.dataset.name if name in material.splits else name,
+            name=dataset if name in material.splits else name,
             digest=split.digest,
             context="training" if name == "train" else name,
             profile={"split": name, "examples": len(split), "shape": list(split.images.shape[1:])},
@@ -431,7 +491,7 @@ def advice(design: Design, split: Split) -> list[str]:
 def _kill_abandoned(store: Store, runs: Sequence[RawRun], planned: set[str]) -> int:
     number = 0
     for run in runs:
-        ours = run.kind == "sweep" or run.tags.get("mm.cell") in planned
+        ours = run.kind in {"sweep", "reproduction"} or run.tags.get("mm.cell") in planned
         if ours and (reason := tracking.abandoned(run)):
             tracking.kill(store, run, reason)
             number += 1
@@ -439,15 +499,7 @@ def _kill_abandoned(store: Store, runs: Sequence[RawRun], planned: set[str]) -> 
 
 
 def _start_sweep(design: Design, store: Store, material: Material, *, smoke: bool) -> str:
-    tags = {
-        "mm.kind": "sweep",
-        "mm.design": design.name,
-        "mm.design_id": design.id,
-        "mm.dataset": material.train.digest,
-        "mm.worker": tracking.worker_name(),
-        "mm.heartbeat": str(tracking.now_ms()),
-        "mm.env": environment(),
-    }
+    tags = working_tags("sweep", design.name, design.id, material.train.digest)
     if smoke:
         tags["mm.smoke"] = "true"
     name = f"sweep {design.name}" + (" (smoke)" if smoke else "")
@@ -461,7 +513,7 @@ def _store_sweep(design: Design, store: Store, material: Material, run_id: str) 
         ("examples.parquet", artifacts.examples(material.evaluated)),
     ]
     tracking.log_files(store, run_id, iter(files))
-    log_inputs(store, run_id, design, material)
+    log_inputs(store, run_id, design.dataset.name, material)
 
 
 def _lost(label: str, error: BaseException) -> CellResult:

@@ -34,6 +34,7 @@ _LAZY = {
     "Task": "mm_mlflow.evaluation.planning",
     "metric_records": "mm_mlflow.evaluation.planning",
     "plan": "mm_mlflow.evaluation.planning",
+    "plan_recorded": "mm_mlflow.evaluation.planning",
     "recompute": "mm_mlflow.evaluation.planning",
     "recompute_value": "mm_mlflow.evaluation.planning",
     "recorded_indices": "mm_mlflow.evaluation.planning",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot see __getatt
     from mm_mlflow.evaluation.planning import Task as Task
     from mm_mlflow.evaluation.planning import metric_records as metric_records
     from mm_mlflow.evaluation.planning import plan as plan
+    from mm_mlflow.evaluation.planning import plan_recorded as plan_recorded
     from mm_mlflow.evaluation.planning import recompute as recompute
     from mm_mlflow.evaluation.planning import recompute_value as recompute_value
     from mm_mlflow.evaluation.planning import recorded_indices as recorded_indices

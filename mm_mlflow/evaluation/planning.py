@@ -29,6 +29,7 @@ class Task:
         indices: ``(n,)`` sorted int64 positions in the split: the examples it runs on.
         parameters: all that the value depends on besides the model: the intervention's parameters,
             ``split``, ``examples`` (None: all) and ``dataset`` (None: the design's), JSON-able.
+        locations: where another dataset's files are; None for the design's own.
     """
 
     key: str
@@ -36,6 +37,7 @@ class Task:
     split: Split
     indices: np.ndarray
     parameters: Mapping[str, Any]
+    locations: Mapping[str, Any] | None = None
 
     @property
     def n(self) -> int:
@@ -85,7 +87,7 @@ def plan(
                 f"{spec.name}: two sets of evaluation data are called {split.name!r} "
                 "and differ in content"
             )
-        chosen = np.arange(len(split)) if spec.examples is None else split.stratified(spec.examples)
+        chosen = _examples(split, spec.examples)
         for intervention in cls.expand(spec.parameters, split):
             task = _task(intervention, spec, split, chosen)
             if task.key in tasks:
@@ -96,6 +98,59 @@ def plan(
             tasks[task.key] = task
     _refuse_same_group_twice(list(tasks.values()))
     return tuple(tasks.values())
+
+
+def plan_recorded(
+    records: Mapping[str, Mapping[str, Any]],
+    splits: Mapping[str, Split],
+    open_dataset: Callable[[DatasetSpec], Mapping[str, Split]],
+) -> tuple[Task, ...]:
+    """The tasks whose :func:`metric_records` these are: the same metrics, on the same examples.
+
+    Args:
+        records: by metric key, as ``metrics.json`` holds them.
+        splits: of the dataset that the model was trained on.
+        open_dataset: opens the splits of another dataset.
+
+    Raises:
+        InvalidInput: a metric of another version, data that are not there or differ in content, or
+            a record that no task of this version has.
+    """
+    tasks = []
+    for key, record in records.items():
+        try:
+            task = _recorded_task(record, splits, open_dataset)
+            expected = key, record["split_digest"], record["n"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InvalidInput(f"the record of metric {key!r} is not whole: {error!r}") from error
+        if task.split.digest != expected[1]:
+            raise InvalidInput(
+                f"{key}: split {task.split.name!r} has digest {task.split.digest[:12]} here, "
+                f"{str(expected[1])[:12]} when it was measured: these are other data"
+            )
+        if (task.key, task.split.digest, task.n) != expected:
+            raise InvalidInput(f"{key}: its record makes metric {task.key!r} of {task.n} examples")
+        tasks.append(task)
+    return tuple(tasks)
+
+
+def _recorded_task(
+    record: Mapping[str, Any],
+    splits: Mapping[str, Split],
+    open_dataset: Callable[[DatasetSpec], Mapping[str, Split]],
+) -> Task:
+    intervention, parameters = _recorded(record), record["parameters"]
+    split, dataset = parameters["split"], parameters["dataset"]
+    other = None
+    if dataset is not None:
+        other = DatasetSpec(**{**dataset, "locations": record.get("locations") or {}})
+        # As _split names it.
+        split = "test" if split == other.name else split.removeprefix(f"{other.name}/")
+    spec = InterventionSpec(
+        name=record["intervention"], split=split, dataset=other, examples=parameters["examples"]
+    )
+    data = _split(spec, splits, open_dataset)
+    return _task(intervention, spec, data, _examples(data, spec.examples))
 
 
 def intervention_class(name: str) -> type[Intervention]:
@@ -130,6 +185,7 @@ def metric_records(tasks: Sequence[Task]) -> dict[str, dict[str, Any]]:
             "unit": "fraction",
             "higher_is_better": task.intervention.higher_is_better,
             "stored": task.stored,
+            "locations": dict(task.locations) if task.locations else None,
         }
         for task in tasks
     }
@@ -166,8 +222,7 @@ def recorded_indices(record: Mapping[str, Any], split: Split) -> np.ndarray:
     Raises:
         InvalidInput: a metric of another version, or a split that does not fit.
     """
-    examples = record["parameters"]["examples"]
-    chosen = np.arange(len(split)) if examples is None else split.stratified(examples)
+    chosen = _examples(split, record["parameters"]["examples"])
     return _recorded(record).select(split, chosen)
 
 
@@ -218,7 +273,12 @@ def _task(
         "examples": spec.examples,
         "dataset": spec.dataset.identity() if spec.dataset else None,
     }
-    return Task(key, intervention, split, indices, parameters)
+    locations = spec.dataset.locations if spec.dataset else None
+    return Task(key, intervention, split, indices, parameters, locations)
+
+
+def _examples(split: Split, number: int | None) -> np.ndarray:
+    return np.arange(len(split)) if number is None else split.stratified(number)
 
 
 def _split(

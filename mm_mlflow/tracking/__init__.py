@@ -21,9 +21,11 @@ from mm_mlflow.tracking.cells import (
 )
 from mm_mlflow.tracking.reading import (
     artifact,
+    evaluations,
     has_artifact,
     newest_dataset,
     newest_design,
+    open_run,
     read_design,
     read_runs,
     with_records,
@@ -59,6 +61,7 @@ __all__ = [
     "cell_params",
     "connect",
     "create_run",
+    "evaluations",
     "finish",
     "has_artifact",
     "heartbeat",
@@ -71,6 +74,7 @@ __all__ = [
     "newest_dataset",
     "newest_design",
     "now_ms",
+    "open_run",
     "open_store",
     "project_run",
     "read_design",

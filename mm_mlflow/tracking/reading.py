@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mlflow import MlflowClient
 from mlflow.entities import (
     Run,
     ViewType,
@@ -19,10 +20,13 @@ from mlflow.exceptions import MlflowException
 
 from mm_mlflow.design import Design, canonical_json
 from mm_mlflow.errors import InvalidInput, TrackingError
-from mm_mlflow.frame import RawRun
-from mm_mlflow.tracking.store import Store, reading_errors
+from mm_mlflow.frame import ExperimentRef, RawRun
+from mm_mlflow.tracking.store import Store, connect, explain, reading_errors
 
 logger = logging.getLogger(__name__)
+
+# What MLflow answers for an id that it does not know, and for one that can be none.
+_NO_SUCH_RUN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
 def artifact(store: Store, run_id: str, path: str) -> bytes:
@@ -42,6 +46,28 @@ def has_artifact(store: Store, run_id: str, path: str) -> bool:
     """Whether a run has an artifact called ``path`` at its top."""
     with reading_errors(store.uri):
         return any(item.path == path for item in store.client.list_artifacts(run_id))
+
+
+def open_run(uri: str | None, run_id: str) -> tuple[Store, RawRun]:
+    """A run by its id, and the experiment that it lies in.
+
+    Raises:
+        InvalidInput: there is no such run, or it is deleted.
+        TrackingError: the store cannot be read.
+    """
+    uri = connect(uri)
+    with reading_errors(uri):
+        client = MlflowClient(tracking_uri=uri)
+        try:
+            run = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code not in _NO_SUCH_RUN:
+                raise
+            raise InvalidInput(f"run {run_id!r} is no run of {uri}") from error
+        if run.info.lifecycle_stage != "active":
+            raise InvalidInput(f"run {run_id} is deleted: restore it, or name another")
+        found = client.get_experiment(run.info.experiment_id)
+    return Store(uri, ExperimentRef(id=str(found.experiment_id), name=found.name)), _raw(run)
 
 
 def read_runs(store: Store, filter_string: str = "") -> list[RawRun]:
@@ -77,37 +103,70 @@ def _raw(run: Run) -> RawRun:
 
 
 def with_records(store: Store, runs: Sequence[RawRun]) -> list[RawRun]:
-    """The same runs; finished cells with what their ``metrics.json`` files say."""
+    """The same runs; finished cells with what their ``metrics.json`` files say.
 
-    def complete(run: RawRun) -> RawRun:
+    A run that was deleted since ``runs`` were read is left out, which is said: its cell is missing
+    now, as the next reading would find it.
+    """
+
+    def complete(run: RawRun) -> RawRun | None:
         if run.kind != "cell" or run.status != "FINISHED" or "mm.project" in run.tags:
             return run  # a project's cell says nothing of its metrics
         records: dict[str, Any] = {}
         checks: list[str] = []
         try:
-            for document in _evaluations(store, run.run_id):
+            for _, document in evaluations(store, run.run_id):
                 records |= document["metrics"]
                 checks += document["checks"]["failed"]
-        except (OSError, ValueError, KeyError, MlflowException) as error:
-            raise TrackingError(
-                f"run {run.run_id}: metrics.json cannot be read: {error}"
-            ) from error
-        if not records:
-            raise TrackingError(
-                f"run {run.run_id} is a finished cell without its metrics.json: "
-                "are its artifacts where this machine can read them?"
+            if not records:
+                raise TrackingError(
+                    f"run {run.run_id} is a finished cell without its metrics.json: "
+                    "are its artifacts where this machine can read them?"
+                )
+        except TrackingError:
+            if _exists(store, run.run_id):
+                raise
+            logger.warning(
+                "run %s (%s) was deleted while it was read: it is left out", run.run_id, run.name
             )
+            return None
+        except (KeyError, TypeError) as error:
+            raise TrackingError(
+                f"run {run.run_id}: metrics.json cannot be read: {error!r}"
+            ) from error
         return replace(run, records=records, checks=tuple(checks))
 
     with reading_errors(store.uri), ThreadPoolExecutor(max_workers=8) as pool:
-        return list(pool.map(complete, runs))
+        return [run for run in pool.map(complete, runs) if run is not None]
 
 
-def _evaluations(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
+def _exists(store: Store, run_id: str) -> bool:
+    try:
+        return bool(store.client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code not in _NO_SUCH_RUN:
+            raise
+        return False
+
+
+def evaluations(store: Store, run_id: str) -> list[tuple[str, dict[str, Any]]]:
+    """The folder and ``metrics.json`` of every evaluation pass of a run: the sweep's own and
+    back-fills.
+
+    Raises:
+        TrackingError: they cannot be read.
+    """
+    found = []
     with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as folder:
-        for item in store.client.list_artifacts(run_id, "evaluations"):
-            path = store.client.download_artifacts(run_id, f"{item.path}/metrics.json", folder)
-            yield json.loads(Path(path).read_text(encoding="utf-8"))
+        try:
+            for item in store.client.list_artifacts(run_id, "evaluations"):
+                path = store.client.download_artifacts(run_id, f"{item.path}/metrics.json", folder)
+                found.append((item.path, json.loads(Path(path).read_text(encoding="utf-8"))))
+        except (OSError, ValueError, MlflowException) as error:
+            raise TrackingError(
+                f"run {run_id}: metrics.json cannot be read: {explain(error)}"
+            ) from error
+    return found
 
 
 def newest_design(store: Store, runs: Sequence[RawRun]) -> Design:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 import requests
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import get_tracking_uri
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -69,13 +70,45 @@ def reading_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
-        text = " ".join(str(error).split())
+        raise TrackingError(f"tracking store {uri!r}: {explain(error)}") from error
+
+
+def explain(error: Exception) -> str:
+    """One line: the status that a server answered, what was wrong in its words, and what to do."""
+    text = " ".join(str(error).split())
+    status = _status(error, text)
+    told = f"status {status}: " if status else ""
+    if "out-of-date database schema" in text:
+        hint = "; copy the database and run `mlflow db upgrade` on the copy"
+    elif "MLFLOW_ALLOW_FILE_STORE" in text:
+        text = "MLflow reads a file store only where MLFLOW_ALLOW_FILE_STORE=true is set"
+        hint = ", and `mlflow migrate-filestore` moves it to a database"
+    elif status in {401, 403}:
+        hint = (
+            "; who asks is said by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or by "
+            "MLFLOW_TRACKING_TOKEN: ask the server's owner for the right"
+        )
+    elif status >= 500:
+        hint = "; the server failed, after MLflow's own retries: its log says why"
+    elif "timeout" in text or "timed out" in text:
+        text = "no answer in time, after MLflow's own retries"
+        hint = "; MLFLOW_HTTP_REQUEST_TIMEOUT (seconds) gives the server longer"
+    else:
         hint = ""
-        if "out-of-date database schema" in text:
-            hint = "; copy the database and run `mlflow db upgrade` on the copy"
-        elif "MLFLOW_ALLOW_FILE_STORE" in text:
-            hint = "; `mlflow migrate-filestore` moves it to a database"
-        raise TrackingError(f"tracking store {uri!r}: {text[:300]}{hint}") from error
+    return f"{told}{text[:300]}{hint}"
+
+
+def _status(error: Exception, text: str) -> int:
+    """The HTTP status behind an error of MLflow, which only its words tell; 0 where there is none."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return int(response.status_code)
+    found = re.search(r"failed with error code (\d{3})\b|too many (\d{3}) error responses", text)
+    if found:
+        return int(found[1] or found[2])
+    if isinstance(error, RestException):
+        return int(error.get_http_status_code())
+    return 0
 
 
 def open_store(
