@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mm_mlflow import models, runner
+from mm_mlflow import models, sweeping
 from mm_mlflow.design import Cell, Design
 from mm_mlflow.frame import RawRun
 
@@ -64,7 +64,7 @@ def forecast(design: Design, material: Material, runs: Sequence[RawRun], jobs: i
     where there is none of its configuration.
     """
     cells = design.cells()
-    todo, notes = runner.remaining(cells, runs, material.train.digest)
+    todo, notes = sweeping.remaining(cells, runs, material.digest)
     sizes: dict[str, int] = {}
     for cell in todo:
         sizes.setdefault(cell.configuration, _cell_bytes(design, material, cell))
@@ -81,7 +81,7 @@ def forecast(design: Design, material: Material, runs: Sequence[RawRun], jobs: i
         planned=len(cells),
         bytes=sum(sizes[cell.configuration] for cell in todo),
         seconds=sum(busy) / jobs if everything else None,
-        notes=(*notes, *runner.advice(design, material.train)),
+        notes=(*notes, *material.advice(design)),
     )
 
 

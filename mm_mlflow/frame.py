@@ -55,13 +55,24 @@ class RawRun:
 
 
 def is_finished(run: RawRun, dataset: str | None) -> bool:
-    """Whether a run is a whole cell, trained on the data with this digest (None: any)."""
+    """Whether a run is a whole cell, trained on the data with this digest (None: any).
+
+    A project may end its run long before its process ends: its cells are whole once the worker has
+    seen the process end well.
+    """
     return (
         run.kind == "cell"
         and run.tags.get("mm.schema") == SCHEMA
         and run.status == "FINISHED"
+        and ("mm.project" not in run.tags or run.tags.get("mm.exit_status") == "0")
         and (dataset is None or run.tags.get("mm.dataset") == dataset)
     )
+
+
+def is_open(run: RawRun) -> bool:
+    """Whether somebody may still be at work on a run; that of a project, whatever it says itself."""
+    told = "mm.project" not in run.tags or run.kind != "cell" or "mm.exit_status" in run.tags
+    return run.status == "RUNNING" or (not told and run.status == "FINISHED")
 
 
 @dataclass(frozen=True)
@@ -238,7 +249,7 @@ def conform(
             extra.append(run)
         elif is_finished(run, dataset):
             finished.setdefault(cell_id, []).append(run)
-        elif run.status == "FINISHED":
+        elif is_finished(run, None):
             mismatched.append(run)
         else:
             attempts.setdefault(cell_id, []).append(run)

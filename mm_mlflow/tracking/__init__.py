@@ -27,6 +27,7 @@ from mm_mlflow.tracking.reading import (
     newest_design,
     open_run,
     read_design,
+    read_run,
     read_runs,
     with_records,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "open_store",
     "project_run",
     "read_design",
+    "read_run",
     "read_runs",
     "reading_errors",
     "register_model",

@@ -70,6 +70,12 @@ def open_run(uri: str | None, run_id: str) -> tuple[Store, RawRun]:
     return Store(uri, ExperimentRef(id=str(found.experiment_id), name=found.name)), _raw(run)
 
 
+def read_run(store: Store, run_id: str) -> RawRun:
+    """A run as it is now."""
+    with reading_errors(store.uri):
+        return _raw(store.client.get_run(run_id))
+
+
 def read_runs(store: Store, filter_string: str = "") -> list[RawRun]:
     """Every active run of the experiment that matches, without what lies in artifacts."""
     runs: list[RawRun] = []
