@@ -34,7 +34,7 @@ def read(
     cells are there.
     """
     runs = tracking.read_runs(store)
-    design = design or tracking.newest_design(store, runs)
+    design = _named(design, runs) if design else tracking.newest_design(store, runs)
     dataset = tracking.newest_dataset(store, runs, design)
     if records:
         planned = {cell.id for cell in design.cells()}
@@ -42,6 +42,17 @@ def read(
         others = [run for run in runs if run.tags.get("mm.cell") not in planned]
         runs = tracking.with_records(store, ours) + others
     return conform(runs, design, store.experiment, dataset), design
+
+
+def _named(design: Design, runs: Sequence[RawRun]) -> Design:
+    """A project's design is bound to its project by its sweep, and until then its file has no name."""
+    if design.project is None or design.project.name is not None:
+        return design
+    sweeps = [run for run in runs if run.kind == "sweep" and "mm.project" in run.tags]
+    newest = max(sweeps, key=lambda run: run.start_time, default=None)
+    name = newest.tags["mm.project"] if newest else None
+    project = design.project.model_copy(update={"name": name})
+    return design.model_copy(update={"project": project})
 
 
 def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
@@ -57,6 +68,11 @@ def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
         raise InvalidInput(
             f"experiment {frame.experiment.name!r} holds no finished cell of the design "
             f"({len(frame.cells)} planned)"
+        )
+    if not frame.metrics:
+        raise InvalidInput(
+            f"the {int(frame.counted.sum())} finished cells of experiment {frame.experiment.name!r} "
+            "have no metric that a sheet could show"
         )
     chosen: dict[str, None] = {}
     for pattern in patterns:

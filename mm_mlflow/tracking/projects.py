@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow.exceptions import MlflowException
 from mlflow.projects.submitted_run import LocalSubmittedRun
 from mlflow.projects.utils import (
     MLFLOW_LOCAL_BACKEND_RUN_ID_CONFIG,
@@ -100,8 +99,9 @@ def fetch_project(
         folder = str(fetch_and_validate_project(uri, version, entry_point, dict(parameters)))
         project = load_project(folder)
         found = project.get_entry_point(entry_point)
-    except (MlflowException, OSError) as error:
-        raise InvalidInput(f"project {uri!r}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # git's, YAML's, MLflow's: a project may be broken anyhow
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InvalidInput(f"project {uri!r} cannot be used: {text[:500]}") from error
     declared = {} if found is None else {p.name: p.default for p in found.parameters.values()}
     name = project.name or Path(uri.partition("#")[0].rstrip("/")).name.removesuffix(".git")
     if name in {"", "."}:
