@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import click
 if TYPE_CHECKING:
     from mm_mlflow.comparison import Comparison
     from mm_mlflow.design import Cell
+    from mm_mlflow.plan import Plan
     from mm_mlflow.report import Report
     from mm_mlflow.selection import Selection
     from mm_mlflow.sweeping import CellResult, SweepResult
@@ -101,23 +102,43 @@ def tell_sweep(result: SweepResult) -> None:
 
 def tell_report(report: Report) -> None:
     """The summary over metrics, and the notes."""
-    header = ("metric", "examples", "runs", "mean", "sd", "Δall", "× accuracy's")
+    from mm_mlflow.render.index import bound, mean_sd, ratio
+
+    header = ("metric", "examples", "runs", "mean ± sd", "Δall", "× accuracy's")
+    # Runs of other programs tell neither their examples nor which metric is their accuracy.
+    known = [True, any(row.n_examples for row in report.summary), True, True, True]
+    known.append(any(row.ratio is not None for row in report.summary))
     rows = [header]
     for row in report.summary:
-        scale = 100 if row.unit == "fraction" else 1
-
-        def shown(value: float | None, scale: float = scale, digits: int = 2) -> str:
-            return "–" if value is None or math.isnan(value) else f"{scale * value:.{digits}f}"
-
-        delta = shown(row.delta_all) if row.complete else f"≥ {shown(row.delta_all)}"
-        ratio = shown(row.ratio, 1, 1)
         examples = str(row.n_examples or "–")
-        mean, sd = shown(row.mean), shown(row.sd)
-        rows.append((row.metric, examples, str(row.n_runs), mean, sd, delta, ratio))
-    _table(rows)
-    click.echo("Values, sd and Δ in percent and points where a metric is an accuracy.")
+        delta = bound(row, row.delta_all)
+        rows.append((row.metric, examples, str(row.n_runs), mean_sd(row), delta, ratio(row)))
+    _table([list(itertools.compress(row, known)) for row in rows])
+    if any(row.unit == "fraction" for row in report.summary):
+        click.echo("Values, sd and Δ in percent and points where a metric is an accuracy.")
+    for line in _inferred(report.plan):
+        click.echo(line)
     for note in report.notes:
         click.echo(note)
+
+
+def _inferred(plan: Plan) -> Iterator[str]:
+    """What the params of runs were taken for, so that nobody has to guess."""
+    if not plan.inferred:
+        return
+    from mm_mlflow.render.words import clean, clip
+    from mm_mlflow.report import some
+
+    for axis, levels in plan.axes.items():
+        shown = some([clip(clean(level), 40) for level in levels], 8)
+        yield f"axis {clean(axis)}: {shown}"
+    if plan.tables:
+        columns = some([clip(clean(column), 40) for column in plan.columns], 8)
+        yield f"columns: {clean(plan.seed_axis)} ({columns})"
+    for word, reasons in (("candidate axes", plan.candidates), ("no axes", plan.ignored)):
+        if reasons:
+            named = [f"{clip(clean(name), 60)} ({reason})" for name, reason in reasons.items()]
+            yield f"{word}: {some(named, 8)}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> None:

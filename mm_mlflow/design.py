@@ -41,7 +41,7 @@ from mm_mlflow.specs import (
 __all__ = [
     "Axis", "Cell", "DatasetSpec", "Design", "InterventionSpec", "Keep", "Level", "ProjectSpec",
     "Scalar", "SelectionSpec", "SweepOptions", "Table", "TrainingSettings", "canonical_json",
-    "normalise", "one_line",
+    "digest", "normalise", "one_line",
 ]  # fmt: skip
 
 ID_VERSION = 1

@@ -99,6 +99,28 @@ def build_distributions(frame: Frame, metrics: Sequence[str] = ()) -> tuple[Dist
     return tuple(found)
 
 
+def single_distributions(frame: Frame, metrics: Sequence[str]) -> tuple[Distribution, ...]:
+    """One distribution per metric: all runs that have it, each once. For runs that no table can hold."""
+    found = []
+    for i, metric in enumerate(metrics):
+        values = frame.values[metric].where(frame.counted).dropna()
+        if len(values) < 2:
+            continue
+        record = frame.records.get(metric, {})
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", metric)[:80]
+        run_ids = tuple(frame.cells.loc[values.index, "run_id"])
+        found.append(
+            Distribution(
+                name=f"all_runs-{i + 1}-{name}",
+                title=str(record.get("title", metric)),
+                description="The values of all runs: a point is a run, each run counted once.",
+                unit="fraction" if record.get("unit") == "fraction" else "raw",
+                strips=(Strip("all runs", metric, values.to_numpy(dtype=float), run_ids),),
+            )
+        )
+    return tuple(found)
+
+
 def _family(record: Mapping[str, Any]) -> tuple[Any, ...] | None:
     """What the metrics of one distribution share; None for a metric that stands alone."""
     parameters = record.get("parameters", {})

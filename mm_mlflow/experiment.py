@@ -17,6 +17,8 @@ from mm_mlflow import tracking
 from mm_mlflow.design import Design, canonical_json
 from mm_mlflow.errors import InvalidInput, unknown
 from mm_mlflow.frame import Frame, RawRun, conform
+from mm_mlflow.inference import Asked, infer
+from mm_mlflow.plan import Plan, plan_of
 from mm_mlflow.render import digest, report_files, selection_digest, selection_files
 from mm_mlflow.report import Report
 from mm_mlflow.selection import Selection
@@ -26,14 +28,47 @@ logger = logging.getLogger(__name__)
 
 
 def read(
-    store: Store, design: Design | None = None, *, records: bool = True
+    store: Store, design: Design | None = None, *, asked: Asked | None = None
+) -> tuple[Frame, Plan]:
+    """The experiment as a frame, and its plan: that of ``design`` (bound), else of the newest sweep's
+    design; where there is no sweep, or more is ``asked`` than a design tells, the one that the params
+    of runs imply.
+
+    Raises:
+        InvalidInput: a design together with what only inference can give.
+        TrackingError: the store cannot be read.
+    """
+    explicit = asked is not None and asked.explicit
+    if design is not None and explicit:
+        raise InvalidInput(
+            f"design {design.name!r} says what the axes, the seed and the default are: leave it out, or "
+            "the options that say otherwise"
+        )
+    runs = tracking.read_runs(store)
+    if design is None and (explicit or not any(run.kind == "sweep" for run in runs)):
+        try:
+            return infer(tracking.with_records(store, runs), store.experiment, asked)
+        except InvalidInput as error:
+            raise InvalidInput(
+                f"experiment {store.experiment.name!r}, read by the params of its runs: {error}"
+            ) from error
+    frame, design = read_planned(store, design, runs=runs)
+    return frame, plan_of(design)
+
+
+def read_planned(
+    store: Store,
+    design: Design | None = None,
+    *,
+    records: bool = True,
+    runs: Sequence[RawRun] | None = None,
 ) -> tuple[Frame, Design]:
     """The experiment as a frame of ``design`` (bound), or of its newest sweep's design.
 
     With ``records`` false, what artifacts say of the metrics is not fetched: enough to tell which
-    cells are there.
+    cells are there. ``runs`` are the experiment's, where they have been read.
     """
-    runs = tracking.read_runs(store)
+    runs = tracking.read_runs(store) if runs is None else runs
     design = _named(design, runs) if design else tracking.newest_design(store, runs)
     dataset = tracking.newest_dataset(store, runs, design)
     if records:
@@ -89,12 +124,12 @@ def publish(store: Store, report: Report, arguments: dict[str, Any]) -> str:
     """Write ``report`` as a report run and mark older ones of the same arguments; returns its id."""
     deltas = {f"delta_all/{row.metric}": row.delta_all for row in report.summary}
     return _publish(
-        store, "sheets", report.design, arguments, digest(report), report_files(report), deltas
+        store, "sheets", report.plan, arguments, digest(report), report_files(report), deltas
     )
 
 
 def publish_selection(
-    store: Store, selection: Selection, design: Design, arguments: dict[str, Any]
+    store: Store, selection: Selection, plan: Plan, arguments: dict[str, Any]
 ) -> str:
     """Write ``selection`` as a report run of its own, and tag the runs it chose; returns its id.
 
@@ -110,7 +145,7 @@ def publish_selection(
             )
     text = selection_digest(selection)
     run_id = _publish(
-        store, "selection", design, arguments, text, selection_files(selection), numbers
+        store, "selection", plan, arguments, text, selection_files(selection), numbers
     )
     for choice in selection.choices:
         tag = f"mm.selected.{choice.rule.name}"
@@ -127,7 +162,7 @@ def _fit(key: str) -> str:
 def _publish(
     store: Store,
     kind: str,
-    design: Design,
+    plan: Plan,
     arguments: dict[str, Any],
     description: str,
     files: Iterator[tuple[str, bytes]],
@@ -140,8 +175,8 @@ def _publish(
     tags = {
         "mm.kind": "report",
         "mm.report": report,
-        "mm.design": design.name,
-        "mm.design_id": design.id,
+        "mm.design": plan.name,
+        "mm.design_id": plan.id,
         "mlflow.note.content": description,
     }
     run_id = tracking.create_run(store, "report" if kind == "sheets" else kind, tags)

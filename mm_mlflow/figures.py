@@ -117,7 +117,7 @@ def figure_of(dataset: str, record: Mapping[str, Any]) -> int | None:
 
 
 def figure_rows(
-    dataset: str,
+    dataset: str | None,
     sheets: Mapping[str, Mapping[str, Any]],
     distributions: Mapping[str, Collection[str]],
     selections: Collection[str],
@@ -125,7 +125,7 @@ def figure_rows(
     """One row per figure of the paper.
 
     Args:
-        dataset: of the design.
+        dataset: of the design, None where nothing tells it.
         sheets: path of each sheet, and its metric's record.
         distributions: per intervention, paths of the pictures of its distributions.
         selections: paths of the pictures of selections.
@@ -142,7 +142,7 @@ def figure_rows(
         if dataset == figure.dataset:
             note = "" if found else f"not run: needs {figure.needs}"
         elif found:
-            note = f"not run: needs dataset {figure.dataset}; the same view of {dataset}"
+            note = f"not run: needs dataset {figure.dataset}; the same view of {dataset or 'these runs'}"
         else:
             note = f"not run: needs dataset {figure.dataset} (projects/{figure.dataset})"
         rows.append(FigureRow(figure.number, figure.dataset, figure.shows, tuple(found), note))

@@ -7,7 +7,7 @@ everything that was left out is named.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ import pandas as pd
 from mm_mlflow.design import Cell, Design, Scalar, canonical_json
 from mm_mlflow.errors import InvalidInput, unknown
 
-Status = Literal["ok", "missing", "failed", "diverged", "excluded"]
+Status = Literal["ok", "missing", "failed", "diverged", "excluded", "absent"]
 
 SCHEMA = "1"
 
@@ -30,6 +30,7 @@ class RawRun:
         start_time, end_time: milliseconds since 1970; ``end_time`` is None while it runs.
         records: per metric key, what ``metrics.json`` says of it (empty for other programs' runs).
         checks: sentences that self-checks left with the run.
+        datasets: digests of the data that MLflow knows as its inputs.
     """
 
     run_id: str
@@ -42,6 +43,7 @@ class RawRun:
     metrics: Mapping[str, float]
     records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     checks: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str | None:
@@ -98,8 +100,8 @@ class Frame:
 
     Attributes:
         experiment: where the runs are.
-        cells: one row per planned cell, by cell id: ``label``, ``seed``, ``status``, ``run_id``,
-            ``run_name``, ``seconds``.
+        cells: one row per planned cell, by cell id: ``label``, ``configuration`` (the label without
+            the seed), ``seed``, ``status``, ``run_id``, ``run_name``, ``seconds``.
         axes: one row per planned cell: the typed level of every axis.
         values: one row per planned cell, one column per metric key; NaN where there is no value.
         records: per metric key, what ``metrics.json`` says of it.
@@ -110,6 +112,8 @@ class Frame:
         datasets: distinct digests of the counted runs' training data, with how many carry each.
         environments: distinct ``mm.env`` tags of the counted runs, with how many carry each.
         within: the width of the accuracy band that :meth:`near_best` kept, or None.
+        spread: per metric key, the largest difference between runs of one and the same cell; empty
+            where every cell has one run.
     """
 
     experiment: ExperimentRef
@@ -127,6 +131,7 @@ class Frame:
     datasets: Mapping[str, int]
     environments: Mapping[str, int]
     within: float | None = None
+    spread: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def counted(self) -> pd.Series:
@@ -256,7 +261,7 @@ def conform(
     for same in finished.values():
         same.sort(key=lambda run: (run.end_time or 0, run.start_time, run.run_id), reverse=True)
     chosen = {cell_id: same[0] for cell_id, same in finished.items()}
-    records, conflicts = _merge_records([chosen[cell_id] for cell_id in plan if cell_id in chosen])
+    records, conflicts = merge_records([chosen[cell_id] for cell_id in plan if cell_id in chosen])
     index = pd.Index(plan, name="cell")
     return Frame(
         experiment=experiment,
@@ -269,7 +274,7 @@ def conform(
             dtype=object,  # pandas would turn None into NaN
         ),
         axes=pd.DataFrame([dict(cell.axes) for cell in plan.values()], index=index, dtype=object),
-        values=_values(plan, chosen),
+        values=metric_values(plan, chosen),
         records=records,
         conflicts=conflicts,
         duplicates=tuple(
@@ -284,7 +289,25 @@ def conform(
         checks={run.run_id: run.checks for run in chosen.values() if run.checks},
         datasets=Counter(run.tags.get("mm.dataset", "unknown") for run in chosen.values()),
         environments=Counter(run.tags.get("mm.env", "unknown") for run in chosen.values()),
+        spread=spread(finished.values()),
     )
+
+
+def spread(cells: Iterable[Sequence[RawRun]]) -> dict[str, float]:
+    """Per metric key, the largest difference between runs of the same cell, of whatever cell."""
+    widest: dict[str, float] = {}
+    for runs in cells:
+        for key in {key for run in runs for key in run.metrics} if len(runs) > 1 else ():
+            values = [finite(run.metrics.get(key, np.nan)) for run in runs]
+            known = [value for value in values if not np.isnan(value)]
+            if len(known) > 1:
+                widest[key] = max(widest.get(key, 0.0), max(known) - min(known))
+    return widest
+
+
+def finite(value: float) -> float:
+    """``value``, or NaN where it is not finite; MLflow returns infinities as the largest float."""
+    return value if abs(value) < 1.797e308 else np.nan
 
 
 def _row(cell: Cell, run: RawRun | None, attempts: list[RawRun]) -> dict[str, Any]:
@@ -295,6 +318,7 @@ def _row(cell: Cell, run: RawRun | None, attempts: list[RawRun]) -> dict[str, An
         status = "failed" if any(tried.status == "FAILED" for tried in attempts) else "missing"
     return {
         "label": cell.label,
+        "configuration": cell.configuration,
         "seed": cell.seed,
         "status": status,
         "run_id": run.run_id if run else None,
@@ -303,15 +327,16 @@ def _row(cell: Cell, run: RawRun | None, attempts: list[RawRun]) -> dict[str, An
     }
 
 
-def _values(plan: Mapping[str, Cell], chosen: Mapping[str, RawRun]) -> pd.DataFrame:
+def metric_values(plan: Iterable[str], chosen: Mapping[str, RawRun]) -> pd.DataFrame:
+    """One row per cell id of ``plan``, one column per metric key of the ``chosen`` runs."""
+    plan = list(plan)
     keys = sorted({key for run in chosen.values() for key in run.metrics})
+    nothing: Mapping[str, float] = {}
     rows = [
-        [chosen[cell_id].metrics.get(key, np.nan) if cell_id in chosen else np.nan for key in keys]
-        for cell_id in plan
+        [finite(metrics.get(key, np.nan)) for key in keys]
+        for metrics in (chosen[cell].metrics if cell in chosen else nothing for cell in plan)
     ]
-    # MLflow returns infinities as the largest float (seen): neither is a value that a sheet can hold.
     values = np.array(rows, dtype=float).reshape(len(plan), len(keys))
-    values[~np.isfinite(values) | (np.abs(values) >= 1.797e308)] = np.nan
     return pd.DataFrame(values, index=pd.Index(plan, name="cell"), columns=keys)
 
 
@@ -319,7 +344,7 @@ def _values(plan: Mapping[str, Cell], chosen: Mapping[str, RawRun]) -> pd.DataFr
 _DECISIVE = ("intervention", "version", "parameters", "split", "split_digest", "group", "n")
 
 
-def _merge_records(
+def merge_records(
     runs: Sequence[RawRun],
 ) -> tuple[dict[str, Mapping[str, Any]], dict[str, tuple[str, str]]]:
     """The first run's record of every key, and the keys about which a later run disagrees."""

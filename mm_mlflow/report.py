@@ -14,10 +14,11 @@ from typing import Any
 import pandas as pd
 
 from mm_mlflow.design import Design
-from mm_mlflow.distribution import Distribution, build_distributions
+from mm_mlflow.distribution import Distribution, build_distributions, single_distributions
 from mm_mlflow.errors import InvalidInput
 from mm_mlflow.figures import FigureRow, figure_rows
 from mm_mlflow.frame import ExperimentRef, Frame, flipped_label_maps
+from mm_mlflow.plan import Plan, plan_of
 from mm_mlflow.selection import Selection, build_selection
 from mm_mlflow.sheet import Sheet, build_sheet
 
@@ -75,7 +76,7 @@ class Report:
     """
 
     experiment: ExperimentRef
-    design: Design
+    plan: Plan
     planned: int
     counted: int
     sheets: tuple[Sheet, ...]
@@ -87,14 +88,12 @@ class Report:
 
     @property
     def figures(self) -> tuple[FigureRow, ...]:
-        """Where each of the paper's figures is in this report; empty for other people's projects."""
-        if self.design.dataset is None:
-            return ()
+        """Where each of the paper's figures is in this report."""
         pictures: dict[str, list[str]] = {}
         for item in self.distributions:
             pictures.setdefault(item.intervention, []).append(f"distributions/{item.name}.png")
         return figure_rows(
-            self.design.dataset.name,
+            self.plan.dataset,
             {f"sheets/{self.slug(s.metric)}/sheet.html": s.parameters for s in self.sheets},
             pictures,
             ("selection/selection.png",) if self.selection else (),
@@ -120,7 +119,7 @@ def slugs(keys: Sequence[str]) -> dict[str, str]:
 
 def build_report(
     frame: Frame,
-    design: Design,
+    design: Design | Plan,
     metrics: Iterable[str] = (),
     *,
     axes: Sequence[str] = (),
@@ -136,58 +135,85 @@ def build_report(
         InvalidInput: no planned cell has a run, a metric asked for by name seems to have its labels
             flipped, or as :func:`build_sheet`.
     """
-    counted = frame.counted
+    plan, counted = plan_of(design), frame.counted
     if not counted.any():
         raise InvalidInput(
-            f"experiment {frame.experiment.name!r} holds no finished cell of design {design.name!r} "
+            f"experiment {frame.experiment.name!r} holds no finished cell of design {plan.name!r} "
             f"({len(counted)} planned)"
         )
     asked = list(metrics)
+    everything = _most_widespread(frame) if plan.inferred and not asked else frame.metrics
     flipped = {} if confirm_labels else flipped_label_maps(frame)
     for metric in asked:
         if metric in flipped:
             raise InvalidInput(f"{flipped[metric]}: map its labels, or confirm them ({_CONFIRM})")
     sheets = [
-        build_sheet(frame, design, metric, axes=axes, mixed=mixed)
-        for metric in (asked or [key for key in frame.metrics if key not in flipped])
+        build_sheet(frame, plan, metric, axes=axes, mixed=mixed)
+        for metric in (asked or [key for key in everything if key not in flipped])
     ]
     left_out = () if asked else tuple(flipped.values())
     # The reference of every ratio is there even where its own sheet was not asked for.
     reference = (
-        float(build_sheet(frame, design, "accuracy", mixed=True).delta_all)
+        float(build_sheet(frame, plan, "accuracy", mixed=True).delta_all)
         if "accuracy" in frame.values
         else math.nan
     )
     selection: Selection | None = None
     not_shown: tuple[str, ...] = ()
-    if design.selection is not None and not asked:
+    if plan.selection is not None and not asked:
         try:
-            rules, on = design.selection.rules()
+            rules, on = plan.selection.rules()
             selection = build_selection(
-                frame, design.id, rules, on, design.selection.report,
+                frame, plan.id, rules, on, plan.selection.report,
                 mixed=mixed, confirm_labels=confirm_labels,
             )  # fmt: skip
         except InvalidInput as error:  # runs that lack a metric, say: the sheets stand all the same
             not_shown = (f"The design's selection is not shown: {error}.",)
+    keys = [sheet.metric for sheet in sheets]
     return Report(
         experiment=frame.experiment,
-        design=design,
+        plan=plan,
         planned=len(counted),
         counted=int(counted.sum()),
         sheets=tuple(sheets),
         summary=tuple(_summary(sheet, frame, reference) for sheet in sheets),
-        cells=_tidy(frame, [sheet.metric for sheet in sheets]),
+        cells=_tidy(frame, keys),
         notes=(
             *(
                 f"Left out: {found}. Map its labels, or confirm them ({_CONFIRM})."
                 for found in left_out
             ),
             *not_shown,
+            *_left_metrics(frame, everything),
+            *plan.notes,
             *_notes(frame, sheets),
         ),
-        distributions=build_distributions(frame, [sheet.metric for sheet in sheets]),
+        distributions=(
+            *build_distributions(frame, keys),
+            *(single_distributions(frame, keys) if plan.layout == "none" else ()),
+        ),
         selection=selection,
     )
+
+
+MOST_METRICS = 40  # sheets of runs of other programs, unless more are asked for
+
+
+def _most_widespread(frame: Frame) -> list[str]:
+    """The metrics that most runs have, in their usual order."""
+    keys = frame.metrics or [str(key) for key in frame.values]
+    have = frame.values[keys].notna().sum()
+    most = sorted(keys, key=lambda key: -int(have[key]))[:MOST_METRICS]
+    return [key for key in keys if key in set(most) and have[key]]
+
+
+def _left_metrics(frame: Frame, shown: Sequence[str]) -> list[str]:
+    left = [key for key in frame.metrics if key not in set(shown)]
+    if not left:
+        return []
+    return [
+        f"{len(left)} more metrics have no sheet here ({some(left)}): --metric chooses, and takes * and ?."
+    ]
 
 
 def _summary(sheet: Sheet, frame: Frame, reference: float) -> SummaryRow:
@@ -218,10 +244,12 @@ def _summary(sheet: Sheet, frame: Frame, reference: float) -> SummaryRow:
 
 def _tidy(frame: Frame, metrics: Sequence[str]) -> pd.DataFrame:
     counted = frame.cells[frame.counted]
-    configuration = counted["label"].str.rsplit(" seed=", n=1).str[0]
     wide = frame.axes.loc[counted.index].assign(
-        run_id=counted["run_id"], configuration=configuration, seed=counted["seed"], status=counted["status"]
-    )  # fmt: skip
+        run_id=counted["run_id"],
+        configuration=counted["configuration"],
+        seed=counted["seed"],
+        status=counted["status"],
+    )
     order = ["run_id", "configuration", *frame.axes.columns, "seed", "status"]
     parts = [
         wide[order].assign(metric=metric, value=frame.values.loc[counted.index, metric])
@@ -267,8 +295,10 @@ def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
             f"{', '.join(sorted(digest[:12] for digest in frame.datasets))}): do not compare them."
         )
     if frame.duplicates:
+        number = len(frame.duplicates)
         notes.append(
-            f"{len(frame.duplicates)} cells have more than one finished run; the latest counts."
+            f"{number} {'cell has' if number == 1 else 'cells have'} more than one finished run; the latest "
+            "counts, and each sheet says how far they differ."
         )
     if frame.extra:
         notes.append(f"{len(frame.extra)} runs belong to no planned cell and are not shown.")

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from mm_mlflow.design import Design, Scalar
-from mm_mlflow.design import Table as TablePlan
 from mm_mlflow.errors import InvalidInput, unknown
 from mm_mlflow.figures import figure_of
 from mm_mlflow.frame import Duplicate, ExperimentRef, Frame, Status
+from mm_mlflow.plan import Plan, TablePlan, plan_of
 
 
 def delta(values: np.ndarray, axis: int | None = None) -> Any:
@@ -37,21 +37,26 @@ class SheetTable:
 
     Attributes:
         axis: name of the axis.
-        levels: names of the levels, top to bottom; ``default`` is the index of the default one.
-        seeds: seeds, left to right.
+        levels: names of the levels, top to bottom; ``default`` is the index of the default one, None
+            where no level is.
+        seeds: seeds, left to right; whatever ``Sheet.seed_axis`` names in plans that are inferred.
         values: ``(levels, seeds)`` float64, NaN where there is none.
-        status: ``(levels, seeds)`` of ``ok | missing | failed | diverged | excluded``.
-        run_ids, run_names: ``(levels, seeds)``, None where no run counts.
+        status: ``(levels, seeds)`` of ``ok | missing | failed | diverged | excluded | absent``, the last
+            where no run was ever planned.
+        run_ids, run_names: ``(levels, seeds)``, None where no run counts; where runs are pooled, no id,
+            and how many they are.
+        paired: whether the runs of a column have something in common; if not, no Δ is given for it.
     """
 
     axis: str
     levels: tuple[Scalar, ...]
-    default: int
-    seeds: tuple[int, ...]
+    default: int | None
+    seeds: tuple[Scalar, ...]
     values: np.ndarray
     status: tuple[tuple[Status, ...], ...]
     run_ids: tuple[tuple[str | None, ...], ...]
     run_names: tuple[tuple[str | None, ...], ...]
+    paired: bool = True
 
     @property
     def healthy(self) -> np.ndarray:
@@ -78,7 +83,16 @@ class SheetTable:
     @property
     def delta_by_seed(self) -> np.ndarray:
         """``(seeds,)`` Δmax of each column: what changing the level alone does."""
-        return np.asarray(delta(self.values, axis=0))
+        return self._over_levels(self.values)
+
+    @property
+    def delta_by_seed_healthy(self) -> np.ndarray:
+        """``(seeds,)`` the same without diverged cells."""
+        return self._over_levels(self.healthy)
+
+    def _over_levels(self, values: np.ndarray) -> np.ndarray:
+        by_column = np.asarray(delta(values, axis=0))
+        return by_column if self.paired else np.full_like(by_column, np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +117,9 @@ class Sheet:
         figure: number of the paper's figure that this sheet is, None if there is none.
         within: only runs this close to the best accuracy were kept, or None.
         missing: planned cells without a run, with their status.
+        pooled: what every entry of the tables is the mean over; empty where each is one run.
+        duplicates: cells with several runs, of which one counts; ``spread`` says how far such runs lie
+            apart, NaN where none has this metric twice.
     """
 
     metric: str
@@ -134,6 +151,8 @@ class Sheet:
     tables: tuple[SheetTable, ...]
     missing: tuple[Mapping[str, Any], ...]
     duplicates: tuple[Duplicate, ...]
+    pooled: str = ""
+    spread: float = math.nan
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``sheet.json``; its JSON Schema is ``render/sheet.schema.json``."""
@@ -171,6 +190,8 @@ class Sheet:
                 {"cell": d.cell, "counted": d.counted, "others": list(d.others)}
                 for d in self.duplicates
             ],
+            "duplicates_spread": _plain(self.spread),
+            "pooled": self.pooled,
         }
 
     @classmethod
@@ -187,10 +208,15 @@ class Sheet:
             "missing",
             "duplicates",
             "figure",
+            "pooled",
+            "spread",
         }
         values: dict[str, Any] = {
             **{f.name: data[f.name] for f in fields(cls) if f.name not in special},
-            "figure": data.get("figure"),  # sheets of the first release lack it
+            # Sheets of the first release lack these.
+            "figure": data.get("figure"),
+            "pooled": data.get("pooled", ""),
+            "spread": _number(data.get("duplicates_spread")),
             **{name: _number(data[name]) for name in numbers},
         }
         return cls(
@@ -237,7 +263,7 @@ class Sheet:
 
 def build_sheet(
     frame: Frame,
-    design: Design,
+    design: Design | Plan,
     metric: str,
     *,
     axes: Sequence[str] = (),
@@ -258,17 +284,18 @@ def build_sheet(
             f"metric {metric!r}: runs {one} and {other} were measured with different parameters; "
             "--mixed shows them in one sheet all the same"
         )
-    names = [axis.name for axis in design.axes]
+    plan = plan_of(design)
     for name in axes:
-        if name not in names:
-            raise unknown("axis", name, names)
+        if name not in plan.axes:
+            raise unknown("axis", name, plan.axes)
     record = frame.records.get(metric, {})
     values = frame.values[metric].where(frame.counted)
     healthy = values.where(frame.cells["status"] == "ok")
     finite = values.dropna()
     ends = (str(finite.idxmin()), str(finite.idxmax())) if len(finite) > 1 else None
     run_ids = frame.cells["run_id"]
-    statuses = [_status(*pair) for pair in zip(frame.cells["status"], values, strict=True)]
+    pairs = zip(frame.cells["status"], values, strict=True)
+    statuses = pd.Series([_status(*pair) for pair in pairs], index=frame.cells.index, dtype=object)
     return Sheet(
         metric=metric,
         title=str(record.get("title", metric)),
@@ -278,14 +305,14 @@ def build_sheet(
         unit="fraction" if record.get("unit") == "fraction" else "raw",
         higher_is_better=bool(record.get("higher_is_better", True)),
         experiment=frame.experiment,
-        design_id=design.id,
-        layout=design.layout,
-        default=design.default_levels,
-        seed_axis="seed",
+        design_id=plan.id,
+        layout=plan.layout,
+        default=plan.default,
+        seed_axis=plan.seed_axis,
         n_examples=record.get("n"),
         n_runs=len(finite),
-        n_diverged=statuses.count("diverged"),
-        n_excluded=statuses.count("excluded"),
+        n_diverged=int((statuses == "diverged").sum()),
+        n_excluded=int((statuses == "excluded").sum()),
         complete=not {"missing", "failed"} & set(statuses),
         delta_all=float(delta(values.to_numpy())),
         delta_all_healthy=float(delta(healthy.to_numpy())),
@@ -295,26 +322,24 @@ def build_sheet(
         sd=float(finite.std(ddof=1)) if len(finite) > 1 else math.nan,
         within=frame.within,
         mixed=metric in frame.conflicts,
-        figure=figure_of(design.dataset.name, record) if design.dataset else None,
+        figure=None if plan.dataset is None else figure_of(plan.dataset, record),
         tables=tuple(
-            _table(plan, design, frame, values)
-            for plan in design.tables()
-            if not axes or plan.axis.name in axes
+            _table(table, frame, values, statuses)
+            for table in plan.tables
+            if not axes or table.axis in axes
         ),
         missing=_missing(frame, statuses),
         duplicates=frame.duplicates,
+        pooled=plan.pooled,
+        spread=frame.spread.get(metric, math.nan),
     )
 
 
-def _missing(frame: Frame, statuses: Sequence[Status]) -> tuple[Mapping[str, Any], ...]:
+def _missing(frame: Frame, statuses: pd.Series) -> tuple[Mapping[str, Any], ...]:
     """Levels, seed and status of the planned cells that leave a hole."""
     rows = zip(frame.axes.to_dict("records"), frame.cells["seed"], statuses, strict=True)
     return tuple(
-        {
-            **{str(axis): level for axis, level in levels.items()},
-            "seed": int(seed),
-            "status": status,
-        }
+        {**{str(axis): level for axis, level in levels.items()}, "seed": seed, "status": status}
         for levels, seed, status in rows
         if status in {"missing", "failed"}
     )
@@ -325,26 +350,45 @@ def _status(status: Status, value: float) -> Status:
     return "missing" if status in {"ok", "diverged"} and not math.isfinite(value) else status
 
 
-def _table(plan: TablePlan, design: Design, frame: Frame, values: pd.Series) -> SheetTable:
-    rows = [[cell.id for cell in row] for row in plan.cells]
-    grid = np.array([[values[cell] for cell in row] for row in rows], dtype=float)
+def _table(plan: TablePlan, frame: Frame, values: pd.Series, statuses: pd.Series) -> SheetTable:
+    entries = [[_entry(ids, frame, values, statuses) for ids in row] for row in plan.cells]
 
-    def column(name: str) -> list[list[Any]]:
-        return [[frame.cells.at[cell, name] for cell in row] for row in rows]
+    def grid(part: int) -> tuple[tuple[Any, ...], ...]:
+        return tuple(tuple(entry[part] for entry in row) for row in entries)
 
+    shape = (len(plan.levels), len(plan.columns))
     return SheetTable(
-        axis=plan.axis.name,
-        levels=plan.axis.names,
-        default=plan.axis.names.index(design.default_levels[plan.axis.name]),
-        seeds=plan.seeds,
-        values=grid,
-        status=tuple(
-            tuple(_status(status, value) for status, value in zip(*pair, strict=True))
-            for pair in zip(column("status"), grid, strict=True)
-        ),
-        run_ids=tuple(map(tuple, column("run_id"))),
-        run_names=tuple(map(tuple, column("run_name"))),
+        axis=plan.axis,
+        levels=plan.levels,
+        default=plan.default,
+        seeds=plan.columns,
+        values=np.array(grid(0), dtype=float).reshape(shape),
+        status=grid(1),
+        run_ids=grid(2),
+        run_names=grid(3),
+        paired=plan.paired,
     )
+
+
+def _entry(
+    ids: Sequence[str], frame: Frame, values: pd.Series, statuses: pd.Series
+) -> tuple[float, Status, str | None, str | None]:
+    """Value, status, run id and run name of one entry of a table."""
+    if not ids:
+        return math.nan, "absent", None, None
+    if len(ids) == 1:
+        run_id: Any = frame.cells.at[ids[0], "run_id"]
+        run_name: Any = frame.cells.at[ids[0], "run_name"]
+        return float(values[ids[0]]), statuses[ids[0]], run_id, run_name
+    found = values[list(ids)].to_numpy(dtype=float)
+    states = set(statuses[list(ids)])
+    # A mean of what is there would change with what is not.
+    whole = states <= {"ok", "diverged"}
+    status: Status = next(s for s in _GRAVEST_FIRST if s in states)
+    return (float(found.mean()) if whole else math.nan), status, None, f"mean of {len(ids)} runs"
+
+
+_GRAVEST_FIRST: tuple[Status, ...] = ("failed", "missing", "excluded", "diverged", "ok")
 
 
 def _number(value: float | None) -> float:
@@ -366,6 +410,7 @@ def _table_from(data: Mapping[str, Any]) -> SheetTable:
         status=grid("status"),
         run_ids=grid("run_ids"),
         run_names=grid("run_names"),
+        paired=data.get("paired", True),
     )
 
 
@@ -391,5 +436,6 @@ def _table_dict(table: SheetTable) -> dict[str, Any]:
         "delta_by_level": _plain(table.delta_by_level),
         "delta_by_seed": _plain(table.delta_by_seed),
         "delta_by_level_healthy": _plain(np.asarray(delta(table.healthy, axis=1))),
-        "delta_by_seed_healthy": _plain(np.asarray(delta(table.healthy, axis=0))),
+        "delta_by_seed_healthy": _plain(table.delta_by_seed_healthy),
+        "paired": table.paired,
     }

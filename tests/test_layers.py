@@ -14,8 +14,8 @@ import mm_mlflow
 ROOT = Path(mm_mlflow.__file__).parent
 # Bottom to top. A module may import from its own layer's folder and from what stands before it.
 ORDER = [
-    "errors", "registry", "rules", "specs", "design", "frame", "figures", "sheet", "distribution",
-    "selection", "report",
+    "errors", "registry", "rules", "specs", "design", "plan", "frame", "inference", "figures", "sheet",
+    "distribution", "selection", "report",
     "split", "augmentation", "outcomes", "comparison", "evaluation", "render",
     # ---- shell ----
     "datasets", "models", "training", "artifacts", "sampling", "tracking", "registration", "engine",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mm_mlflow import console
+from mm_mlflow.cli.asked import asked as parse_asked
+from mm_mlflow.cli.asked import inference_options
 from mm_mlflow.cli.shared import command, open_design, open_store, print_json
 from mm_mlflow.errors import InvalidInput
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     "--report", "shown", multiple=True, metavar="M",
     help="Show these before and after  [default: all others]",
 )  # fmt: skip
+@inference_options
 @click.option("--within", type=float, metavar="E", help="Only runs within E of the best accuracy.")
 @click.option("--mixed", is_flag=True, help="Mix runs measured with different parameters.")
 @click.option("--confirm-labels", is_flag=True, help="Use OOD data whose two classes look swapped.")
@@ -49,6 +52,7 @@ def select(
     tracking_uri: str | None,
     experiment_name: str | None,
     as_json: bool,
+    **layout: Any,
 ) -> None:
     """Select models on some metrics, and show what that does to others.
 
@@ -68,9 +72,10 @@ def select(
     given = (
         rules(top, pareto=pareto, require=require, on=on) if asked else None
     )  # before anything is read
-    plan = open_design(design) if design else None
-    store = open_store(tracking_uri, experiment_name, plan)
-    frame, plan = experiment.read(store, plan)
+    named = open_design(design) if design else None
+    laid_out = parse_asked(**layout)
+    store = open_store(tracking_uri, experiment_name, named)
+    frame, plan = experiment.read(store, named, asked=laid_out)
     if within is not None:
         frame = frame.near_best(within)
     if given is None:
@@ -111,6 +116,7 @@ def select(
             **({"mixed": True} if mixed else {}),
             **({"confirm_labels": True} if confirm_labels else {}),
             **({"design": plan.id} if design else {}),
+            **laid_out.arguments(),
         }
         run_id = experiment.publish_selection(store, selection, plan, arguments)
         if register is not None:

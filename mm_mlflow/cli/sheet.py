@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mm_mlflow import console
+from mm_mlflow.cli.asked import asked as parse_asked
+from mm_mlflow.cli.asked import inference_options
 from mm_mlflow.cli.shared import command, open_design, open_store, print_json
 
 if TYPE_CHECKING:
     from mm_mlflow.design import Design
+    from mm_mlflow.inference import Asked
     from mm_mlflow.tracking import Store
 
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     "--metric", "metrics", multiple=True, metavar="M", help="Only these; * and ? allowed."
 )
 @click.option("--axis", "axes", multiple=True, metavar="A", help="Only the tables of these axes.")
+@inference_options
 @click.option("--within", type=float, metavar="E", help="Only runs within E of the best accuracy.")
 @click.option("--mixed", is_flag=True, help="Mix runs measured with different parameters.")
 @click.option(
@@ -41,8 +45,13 @@ def sheet(
     tracking_uri: str | None,
     experiment_name: str | None,
     as_json: bool,
+    **layout: Any,
 ) -> None:
-    """Build multiplicity sheets from the runs of an experiment, as a report run."""
+    """Build multiplicity sheets from the runs of an experiment, as a report run.
+
+    Runs may be any program's: where no sweep is, their params tell the axes, the seed and the default.
+    """
+    asked = parse_asked(axes=axes, **layout)
     plan = open_design(design) if design else None
     store = open_store(tracking_uri, experiment_name, plan)
     publish_sheets(
@@ -52,7 +61,7 @@ def sheet(
         out=out,
         as_json=as_json,
         metrics=metrics,
-        axes=axes,
+        asked=asked,
         within=within,
         mixed=mixed,
         confirm_labels=confirm_labels,
@@ -67,7 +76,7 @@ def publish_sheets(
     out: Path | None = None,
     as_json: bool = False,
     metrics: Sequence[str] = (),
-    axes: Sequence[str] = (),
+    asked: Asked | None = None,
     within: float | None = None,
     mixed: bool = False,
     confirm_labels: bool = False,
@@ -81,28 +90,29 @@ def publish_sheets(
     from mm_mlflow.report import build_report
 
     explicit = design is not None and not of_sweep
-    frame, design = experiment.read(store, design)
+    frame, plan = experiment.read(store, design, asked=asked)
+    axes = asked.axes if asked is not None else ()
     if within is not None:
         frame = frame.near_best(within)
     chosen = experiment.choose_metrics(frame, metrics)
     report = build_report(
         frame,
-        design,
+        plan,
         chosen if metrics else (),
-        axes=axes,
+        axes=() if plan.inferred else axes,
         mixed=mixed,
         confirm_labels=confirm_labels,
     )
-    asked = {
+    options = {
+        **(asked.arguments() if asked is not None else {}),
         "metric": metrics,
-        "axis": axes,
         "within": within,
         "mixed": mixed,
         "confirm_labels": confirm_labels,
     }
-    arguments = {key: value for key, value in asked.items() if value not in ((), None, False)}
+    arguments = {key: value for key, value in options.items() if value not in ((), None, False)}
     if explicit:
-        arguments["design"] = design.id
+        arguments["design"] = plan.id
     run_id = None
     if out is None:
         run_id = experiment.publish(store, report, arguments)

@@ -17,7 +17,7 @@ def status(
 
     plan = open_design(design) if design else None
     store = open_store(tracking_uri, experiment_name, plan)
-    frame, plan = experiment.read(store, plan, records=False)
+    frame, plan = experiment.read_planned(store, plan, records=False)
     document = experiment.status(frame)
     if as_json:
         print_json(document)

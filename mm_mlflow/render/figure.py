@@ -128,7 +128,7 @@ def _width(texts: Iterable[str]) -> float:
 
 
 def _over(sheet: SheetView) -> str:
-    return words.clip(f"over {sheet.seed_word.lower()}s", 14)
+    return f"over {sheet.seeds_word}"
 
 
 def _label(label: str, *, default: bool) -> str:
@@ -155,7 +155,8 @@ def _compose(canvas: Canvas, sheet: SheetView, columns: _Columns) -> tuple[float
 
 def _height(table: TableView) -> float:
     two_lines = any(delta.healthy for delta in table.deltas)
-    return HEAD + ROW * (len(table.rows) + 1) + (0.22 if two_lines else 0.08)
+    rows = len(table.rows) + bool(table.deltas)
+    return HEAD + ROW * rows + (0.22 if two_lines else 0.08)
 
 
 def _cut(heights: Sequence[float]) -> int:
@@ -264,7 +265,8 @@ def _table(
         canvas.box(right - bar, top + ROW - 0.035, bar, 0.02, ACCENT)
     y += ROW * len(table.rows) + 0.04
     canvas.line(x, y, width)
-    canvas.text(x, y + 0.15, "Δmax over levels", size=SMALL, color=SOFT)
+    if table.deltas:
+        canvas.text(x, y + 0.15, "Δmax over levels", size=SMALL, color=SOFT)
     for j, delta in enumerate(table.deltas):
         middle = cells + (j + 0.5) * columns.cell
         canvas.text(middle, y + 0.15, delta.text, "center", size=BODY, weight="bold")

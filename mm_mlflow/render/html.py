@@ -141,7 +141,8 @@ def _widths(sheet: SheetView) -> _Widths:
     # A label wraps before the table scrolls.
     seeds = max((len(table.seeds) for table in sheet.tables), default=1)
     room = FULL_WIDTH - seeds * cell - mean - last
-    label = max(122, min(150, 8 * max(labels, default=0) + 8, room))
+    least = 122 if columns else 90  # the last row's "Δmax over levels" does not wrap
+    label = max(least, min(150, 8 * max(labels, default=0) + 8, room))
     return _Widths(label, cell, mean, last)
 
 
@@ -161,13 +162,16 @@ def _table(sheet: SheetView, table: TableView, widths: _Widths) -> Iterator[str]
     for seed in table.seeds:
         yield f'<th scope="col" class="c">{escape(seed)}</th>'
     yield '<th scope="col">Mean ± sd</th>'
-    yield f'<th scope="col">{DELTA_MAX}<br>over {escape(sheet.seed_word.lower())}s</th>'
+    yield f'<th scope="col">{DELTA_MAX}<br>over {escape(sheet.seeds_word)}</th>'
     yield "</tr></thead><tbody>"
     for row in table.rows:
         yield _row(row)
-    yield f'</tbody><tfoot><tr><th scope="row">{DELTA_MAX} over levels</th>'
-    yield "".join(_delta(delta) for delta in table.deltas)
-    yield "<td></td><td></td></tr></tfoot></table></div>"
+    yield "</tbody>"
+    if table.deltas:
+        deltas = "".join(_delta(delta) for delta in table.deltas)
+        yield f'<tfoot><tr><th scope="row">{DELTA_MAX} over levels</th>{deltas}'
+        yield "<td></td><td></td></tr></tfoot>"
+    yield "</table></div>"
 
 
 def _row(row: Row) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from mm_mlflow.design import Axis, Design
+from mm_mlflow.design import Scalar
 from mm_mlflow.figures import PAPER
+from mm_mlflow.plan import Plan
 from mm_mlflow.render import selection, strips, words
 from mm_mlflow.render.html import DELTA_ALL, bar, page, section
 from mm_mlflow.report import Report, SummaryRow
 
+MOST = 30  # names in a list; more are counted
 WHAT = (
     "The same task, trained many times with different choices and seeds: this report shows how far "
     "apart the resulting models lie, one sheet per metric."
@@ -78,7 +80,9 @@ def _parts(report: Report) -> Iterator[str]:
     if report.selection is not None:
         yield '<a href="#selection">Selection</a>'
     yield f'<a href="#sheets">{number[:1].upper()}{number[1:]}</a>'
-    yield '<a href="#figures">The paper\'s figures</a></nav>' if report.figures else "</nav>"
+    if _has_figures(report):
+        yield '<a href="#figures">The paper\'s figures</a>'
+    yield "</nav>"
     if report.notes:
         notes = "".join(f"<li>{escape(words.clean(note))}</li>" for note in report.notes)
         yield f'<ul class="notes">{notes}</ul>'
@@ -97,11 +101,16 @@ def _parts(report: Report) -> Iterator[str]:
         yield f'<section class="sheet" id="sheet-{i}">{section(sheet, level=3)}'
         yield '<p class="up"><a href="#summary">Back to the summary</a></p></section>'
     yield "</section>"
-    if report.figures:
+    if _has_figures(report):
         yield from _figures(report)
     yield '<p class="foot">Beside this page: summary.csv and summary.json, cells.csv with every value '
     yield "of every run, and each sheet as html, png, pdf, csv, tex, md and json under sheets/.</p>"
     yield SCRIPT
+
+
+def _has_figures(report: Report) -> bool:
+    """Runs of other programs can hardly show what the paper shows."""
+    return not report.plan.inferred or any(row.artifacts for row in report.figures)
 
 
 def _figures(report: Report) -> Iterator[str]:
@@ -167,36 +176,64 @@ def _row(i: int, row: SummaryRow, widest: float) -> str:
 
 
 def _design(report: Report) -> Iterator[str]:
-    design = report.design
+    plan = report.plan
     layout = {
         "star": "one axis at a time around the default configuration",
-        "factorial": "every combination of levels",
-    }[design.layout]
-    seeds = ", ".join(map(str, design.seeds[:12])) + (", …" if len(design.seeds) > 12 else "")
+        "factorial": "combinations of levels" if plan.inferred else "every combination of levels",
+        "repeats": "a row per configuration: no two differ in one param alone",
+        "none": "no table: no two runs differ in one param alone",
+    }[plan.layout]
+    planned = "run" if plan.inferred else "planned run"
     facts = [
-        _subject(design),
-        *((escape(words.axis_label(axis.name)), _levels(axis, report)) for axis in design.axes),
-        ("Seeds", f"{len(design.seeds):,} ({seeds})"),
-        ("Layout", f"{layout}: {words.plural(report.planned, 'planned run')}"),
+        ("Dataset", escape(words.clean(plan.dataset or ""))),
+        *(
+            (escape(words.axis_label(axis)), _levels(levels, plan.default.get(axis)))
+            for axis, levels in plan.axes.items()
+        ),
+        ("Columns" if plan.inferred else "Seeds", _columns(plan)),
+        ("Layout", f"{layout}: {words.plural(report.planned, planned)}"),
         ("Counted", f"{words.plural(report.counted, 'run')} of {report.planned:,}"),
-        ("Design", f"{escape(words.clean(design.name))} <code>{design.id[:12]}</code>"),
+        ("Design", f"{escape(words.clean(plan.name))} <code>{plan.id[:12]}</code>"),
     ]
-    items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in facts)
+    if plan.inferred:
+        facts[-1] = ("Inferred", "from the params and tags of runs")
+    items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in facts if text)
     yield '<section class="part" id="design"><h2>Design</h2>'
-    yield f'<dl class="facts">{items}</dl></section>'
+    yield f'<dl class="facts">{items}</dl>'
+    yield from _no_axes("Params that could be axes", plan.candidates)
+    yield from _no_axes("Params that are no axes", plan.ignored)
+    yield "</section>"
 
 
-def _subject(design: Design) -> tuple[str, str]:
-    """The dataset, or the project that trains."""
-    if design.project is not None:
-        return "Project", escape(words.clean(design.project.name or "unnamed"))
-    return "Dataset", escape(words.clean(design.dataset.name if design.dataset else "none"))
+def _columns(plan: Plan) -> str:
+    shown = ", ".join(escape(words.clip(words.clean(c), 40)) for c in plan.columns[:12])
+    more = ", …" if len(plan.columns) > 12 else ""
+    if plan.seed_axis == "replicate":
+        return f"runs of a row, numbered from 1 to {len(plan.columns):,}" if plan.tables else ""
+    name = f"{escape(words.clean(plan.seed_axis))}: " if plan.inferred else ""
+    return f"{name}{len(plan.columns):,} ({shown}{more})"
 
 
-def _levels(axis: Axis, report: Report) -> str:
-    default = report.design.default_levels[axis.name]
-    labels = zip(axis.names, words.level_labels(axis.names), strict=True)
-    return ", ".join(
+def _levels(levels: Sequence[Scalar], default: Scalar | None) -> str:
+    shown = list(zip(levels, words.level_labels(levels), strict=True))[:MOST]
+    parts = [
         f"<b>{escape(label)}</b> (default)" if level == default else escape(label)
-        for level, label in labels
-    )
+        for level, label in shown
+    ]
+    more = [f"… and {len(levels) - MOST} more"] if len(levels) > MOST else []
+    return ", ".join([*parts, *more])
+
+
+def _no_axes(title: str, reasons: Mapping[str, str]) -> Iterator[str]:
+    """Params that have no table, and why: thousands of them stay readable by being counted."""
+    if not reasons:
+        return
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(words.clip(words.clean(name), 80))
+    yield f"<details><summary>{title}: {len(reasons):,}</summary><ul>"
+    for reason, names in by_reason.items():
+        shown = ", ".join(f"<code>{escape(name)}</code>" for name in names[:MOST])
+        more = f" and {len(names) - MOST:,} more" if len(names) > MOST else ""
+        yield f"<li>{escape(words.clip(words.clean(reason), 160))}: {shown}{more}</li>"
+    yield "</ul></details>"

@@ -60,9 +60,9 @@ def _table(sheet: SheetView, part: TableView) -> Iterator[str]:
     yield f"## {escape(part.title)}"
     yield ""
     seed = escape(sheet.seed_word)
-    head = [seed, *map(escape, part.seeds), "mean ± sd", f"Δmax over {seed.lower()}s"]
-    last = ["Δmax over levels", *(delta.whole for delta in part.deltas), "", ""]
-    yield from table(head, [*map(_row, part.rows), last])
+    head = [seed, *map(escape, part.seeds), "mean ± sd", f"Δmax over {sheet.seeds_word}"]
+    last = [["Δmax over levels", *(delta.whole for delta in part.deltas), "", ""]]
+    yield from table(head, [*map(_row, part.rows), *(last if part.deltas else [])])
 
 
 def _row(row: Row) -> list[str]:

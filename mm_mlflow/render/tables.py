@@ -25,8 +25,8 @@ def summary_json(report: Report) -> bytes:
         {
             "schema": 1,
             "experiment": {"id": report.experiment.id, "name": report.experiment.name},
-            "design": report.design.name,
-            "design_id": report.design.id,
+            "design": report.plan.name,
+            "design_id": report.plan.id,
             "planned": report.planned,
             "counted": report.counted,
             "notes": list(report.notes),

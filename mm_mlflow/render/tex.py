@@ -91,8 +91,9 @@ def _table(sheet: SheetView, table: TableView) -> Iterator[str]:
     yield r"\midrule"
     for row in table.rows:
         yield _row(row)
-    yield r"\midrule"
-    yield rf"$\Delta_{{\max}}$ & {' & '.join(escape(delta.whole) for delta in table.deltas)} & & \\"
+    if table.deltas:
+        yield r"\midrule"
+        yield rf"$\Delta_{{\max}}$ & {' & '.join(escape(delta.whole) for delta in table.deltas)} & & \\"
     yield r"\bottomrule"
     yield r"\end{tabular}\par"
 

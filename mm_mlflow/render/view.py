@@ -72,7 +72,7 @@ class Row:
 
 @dataclass(frozen=True)
 class TableView:
-    """One table; ``deltas`` are those of its columns."""
+    """One table; ``deltas`` are those of its columns, none where its columns only number runs."""
 
     title: str
     axis: str
@@ -91,6 +91,7 @@ class SheetView:
         unit: what the numbers of the tables are in.
         scale: the values at the two ends of the shading, None where nothing is shaded.
         legend: marks that occur, with their meaning.
+        seed_word, seeds_word: what the columns are, and what a Δ of a row is over.
     """
 
     metric: str
@@ -101,6 +102,7 @@ class SheetView:
     numbers: words.Numbers
     unit: str
     seed_word: str
+    seeds_word: str
     scale: tuple[str, str] | None
     notices: tuple[str, ...]
     legend: tuple[tuple[str, str], ...]
@@ -109,7 +111,7 @@ class SheetView:
 
 def view(sheet: Sheet) -> SheetView:
     """``sheet`` as people read it."""
-    low, high = _range(sheet, healthy=False)
+    low, high = _range(sheet, healthy=False) if sheet.tables else sheet.ends or (math.nan, math.nan)
     how = words.numbers(sheet.unit, low, high)
     scale = _range(sheet, healthy=True)
     shaded = math.isfinite(scale[0])
@@ -131,6 +133,7 @@ def view(sheet: Sheet) -> SheetView:
         if how.percent
         else "Values as logged.",
         seed_word=words.clip(words.axis_label(sheet.seed_axis), 16),
+        seeds_word=words.COLUMNS.get(sheet.seed_axis, "columns"),
         scale=(how.with_unit(scale[0]), how.with_unit(scale[1])) if shaded else None,
         notices=tuple(words.notices(sheet, how)),
         legend=tuple(_legend(sheet)),
@@ -152,7 +155,7 @@ def _table(
     sheet: Sheet, table: SheetTable, how: words.Numbers, scale: tuple[float, float]
 ) -> TableView:
     healthy = table.healthy
-    by_level, by_seed = np.asarray(delta(healthy, axis=1)), np.asarray(delta(healthy, axis=0))
+    by_level, by_seed = np.asarray(delta(healthy, axis=1)), table.delta_by_seed_healthy
     diverged = np.array(table.status) == "diverged"
     labels = words.level_labels(table.levels)
     mean, sd, all_by_level = table.mean, table.sd, table.delta_by_level
@@ -174,7 +177,9 @@ def _table(
         deltas=tuple(
             _delta(sheet, how, value, by_seed[j], diverged[:, j].any())
             for j, value in enumerate(table.delta_by_seed)
-        ),
+        )
+        if table.paired
+        else (),
     )
 
 

@@ -19,7 +19,10 @@ HOLES = {
     "missing": ("missing", "planned, but no run of it has finished with this metric"),
     "failed": ("failed", "every run of it failed"),
     "excluded": ("left out", "there is a run, left out on purpose"),
+    "absent": ("·", "no run has these levels"),
 }
+# What the runs of a row differ in.
+COLUMNS = {"seed": "seeds", "replicate": "runs"}
 _KNOWN = {
     "sgd": "SGD",
     "adam": "Adam",
@@ -64,6 +67,8 @@ def level_labels(levels: Sequence[Scalar]) -> list[str]:
 
 def _level_label(level: Scalar) -> str:
     text = clean(level)
+    if isinstance(level, float) and len(text) > 10:  # drawn at random: nobody reads 17 digits
+        return f"{level:.5g}"
     if not isinstance(level, str) or not re.fullmatch(r"[A-Za-z0-9]+(_[A-Za-z]+)*", text):
         return text
     return " ".join(_word(word) for word in text.split("_"))
@@ -193,8 +198,28 @@ def notices(sheet: Sheet, how: Numbers) -> list[str]:
         )
     if sheet.mixed:
         found.append("Mixed: runs that were measured with different parameters stand side by side.")
+    if sheet.pooled:
+        found.append(
+            f"Every entry is a mean over {sheet.pooled}; Δ over all is over all {sheet.n_runs:,} single "
+            "runs."
+        )
+    if any(not table.paired for table in sheet.tables):
+        found.append(
+            "Columns only number the runs of a row: the runs of a column have nothing in common, so no Δ "
+            "over levels is given for them."
+        )
+    if math.isfinite(sheet.spread):
+        found.append(
+            f"{plural(len(sheet.duplicates), 'cell')} {'has' if len(sheet.duplicates) == 1 else 'have'} "
+            f"several runs, of which the latest counts; they differ by up to {how.points(sheet.spread)}."
+        )
     shown = {run for table in sheet.tables for row in table.run_ids for run in row if run}
-    if sheet.n_runs > len(shown):
+    if sheet.n_runs > len(shown) and not sheet.pooled and not sheet.tables:
+        found.append(
+            f"No table: no two runs differ in one param alone. Δ over all is over all {sheet.n_runs:,} "
+            "runs; their distribution is in the report."
+        )
+    elif sheet.n_runs > len(shown) and not sheet.pooled:
         found.append(
             f"The tables show runs around the default configuration; Δ over all is over all "
             f"{sheet.n_runs:,} runs."

@@ -96,6 +96,7 @@ def read_runs(store: Store, filter_string: str = "") -> list[RawRun]:
 
 
 def _raw(run: Run) -> RawRun:
+    inputs = run.inputs.dataset_inputs if run.inputs else []
     return RawRun(
         run_id=run.info.run_id,
         name=run.info.run_name or run.info.run_id,
@@ -105,6 +106,7 @@ def _raw(run: Run) -> RawRun:
         params=run.data.params,
         tags=run.data.tags,
         metrics=run.data.metrics,
+        datasets=tuple(sorted({item.dataset.digest for item in inputs})),
     )
 
 

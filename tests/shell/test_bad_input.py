@@ -60,7 +60,9 @@ def test_an_experiment_that_is_not_there(small: Path) -> None:
     """The near match is named; one without cells says so."""
     MlflowClient().create_experiment("digits")
     assert "did you mean 'digits'" in fails("sheet", "--experiment-name", "digts")
-    assert "holds no sweep" in fails("sheet", "--experiment-name", "digits")
+    line = fails("sheet", "--experiment-name", "digits")
+    assert "'digits'" in line
+    assert "0 finished runs with metrics: a sheet needs at least 2" in line
     assert "holds no sweep" in fails("status", "--experiment-name", "digits")
     line = fails("sheet", "--experiment-name", "digits", "--design", str(small))
     assert "holds no finished cell" in line

@@ -82,18 +82,22 @@ main(sys.argv[1:])
 
 @pytest.mark.usefixtures("in_process")
 def test_reading_needs_no_torch_optuna_or_dask(small: Path, command: Command) -> None:
-    """``status`` and ``sheet`` with all of them blocked from import; ``sweep`` does need them."""
+    """``status``, ``sheet`` and ``select`` with all of them blocked from import, by a design or by the
+    params of runs; ``sweep`` does need them."""
     command("sweep", small, "--smoke")
+    pareto = ["select", "--experiment-name", "small", "--pareto", "--on", "accuracy"]
     for words, code in [
         (["status", str(small)], 0),
         (["sheet", "--experiment-name", "small", "--metric", "accuracy"], 0),
+        (["sheet", "--experiment-name", "small", "--metric", "acc*", "--level", "top"], 0),
+        (pareto, 0),
         (["sweep", str(small)], 1),
     ]:
         done = subprocess.run(
             [sys.executable, "-c", BLOCKED, *words], capture_output=True, text=True, check=False
         )
         assert done.returncode == code, done.stderr
-    assert len(runs_of("report")) == 1
+    assert len(runs_of("report")) == 3
 
 
 @pytest.mark.usefixtures("in_process")

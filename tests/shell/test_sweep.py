@@ -348,9 +348,7 @@ def test_duplicates_are_reported_and_one_counts(small: Path, command: Command) -
     assert len(status["finished"]) == 3
     (duplicate,) = status["duplicates"]
     assert duplicate["others"] == [first.info.run_id]
-    assert (
-        "have more than one finished run" in command("sheet", "--experiment-name", "small").output
-    )
+    assert "more than one finished run" in command("sheet", "--experiment-name", "small").output
 
 
 @pytest.mark.usefixtures("in_process")

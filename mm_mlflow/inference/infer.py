@@ -1,0 +1,173 @@
+"""From runs of any program to a frame and its plan."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from mm_mlflow.design import Scalar, digest
+from mm_mlflow.frame import (
+    Duplicate,
+    ExperimentRef,
+    Frame,
+    RawRun,
+    merge_records,
+    metric_values,
+    spread,
+)
+from mm_mlflow.inference.asked import Asked
+from mm_mlflow.inference.axes import Roles, roles
+from mm_mlflow.inference.columns import columns, misspelt
+from mm_mlflow.inference.grid import Grid, words
+from mm_mlflow.inference.laying import lay_out, pooled, refuse_nothing
+from mm_mlflow.inference.placing import Placed, comparable, extended, place
+from mm_mlflow.inference.runs import choose
+from mm_mlflow.plan import Plan
+
+
+def infer(
+    runs: Sequence[RawRun], experiment: ExperimentRef, asked: Asked | None = None
+) -> tuple[Frame, Plan]:
+    """The frame of runs that any program made, and the plan that their params imply.
+
+    Every finished run counts once in what is over the whole sheet, in a table or not.
+
+    Args:
+        runs: of one experiment, whatever their state.
+        experiment: where they are.
+        asked: what the user wants otherwise.
+
+    Raises:
+        InvalidInput: fewer than two finished runs with metrics, no axis, a seed that cannot be told, or
+            something asked for that no run has.
+    """
+    asked = asked or Asked()
+    chosen = choose(runs, asked)
+    found = columns(chosen.runs)
+    role = roles(found, asked)
+    members = [*chosen.runs, *comparable(chosen.failed, role)]
+    role = extended(role, members)
+    placed = place(members, len(chosen.runs), role, asked)
+    refuse_nothing(placed, role, asked)
+    tables, layout, default, notes = lay_out(placed, role, found, asked)
+    seeds = [role.seed] if role.seed is not None else []
+    plan = Plan(
+        id=digest([experiment.id, layout, [[t.axis, list(t.levels)] for t in tables]]),
+        name=experiment.name,
+        layout=layout,
+        axes={item.name: item.levels for item in role.axes},
+        default={} if default is None else placed.grid.levels(default),
+        seed_axis=asked.columns or placed.column_word,
+        columns=(
+            placed.grid.axes[placed.grid.position(asked.columns)].levels
+            if asked.columns
+            else placed.grid.columns
+        ),
+        tables=tuple(
+            table for table in tables if not asked.axes or table.axis in (*asked.axes, *asked.bins)
+        ),
+        inferred=True,
+        ignored=role.ignored,
+        candidates=role.candidates,
+        notes=(
+            *chosen.notes,
+            *(placed.notes if tables else ()),
+            *notes,
+            *misspelt([*role.axes, *seeds]),
+        ),
+        pooled=pooled(asked),
+    )
+    return _frame(placed, role, plan, default, experiment), plan
+
+
+def _frame(
+    placed: Placed, role: Roles, plan: Plan, default: int | None, experiment: ExperimentRef
+) -> Frame:
+    grid = placed.grid
+    planned = {cell for table in plan.tables for row in table.cells for ids in row for cell in ids}
+    where = {cell: pair for pair, cell in grid.cells.items()}
+    every = [(pair, cell) for pair, cell in grid.cells.items() if cell in placed.by_cell]
+    holes = [cell for cell in sorted(planned) if cell not in placed.by_cell]
+    for cell in holes:
+        configuration, _, text = cell.partition("/")
+        pair = where.get(cell) or (int(configuration), _column(grid, text))
+        every.append((pair, cell))
+    counted = {cell: same[0] for cell, same in placed.by_cell.items()}
+    index = pd.Index([cell for _, cell in every], name="cell")
+    labels = [_label(grid, configuration, default) for (configuration, _), _ in every]
+    rows = [
+        _row(label, pair[1], plan.seed_axis, counted.get(cell), placed.failed.get(cell, ()))
+        for label, (pair, cell) in zip(labels, every, strict=True)
+    ]
+    records, conflicts = merge_records(list(counted.values()))
+    return Frame(
+        experiment=experiment,
+        cells=pd.DataFrame(rows, index=index, dtype=object),
+        axes=pd.DataFrame(
+            [grid.levels(configuration) for (configuration, _), _ in every],
+            index=index,
+            columns=[item.name for item in role.axes],
+            dtype=object,
+        ),
+        values=metric_values(index, counted),
+        records=records,
+        conflicts=conflicts,
+        duplicates=tuple(
+            Duplicate(cell, same[0].run_id, tuple(run.run_id for run in same[1:]))
+            for cell, same in placed.by_cell.items()
+            if len(same) > 1
+        ),
+        extra=(),
+        foreign=(),
+        mismatched=(),
+        attempts={cell: tuple(tried) for cell, tried in placed.failed.items()},
+        checks={run.run_id: run.checks for run in counted.values() if run.checks},
+        datasets=Counter(_data(run) for run in counted.values()),
+        environments=Counter(_environment(run) for run in counted.values()),
+        spread=spread(placed.by_cell.values()),
+    )
+
+
+def _column(grid: Grid, text: str) -> Scalar:
+    return next(column for column in grid.columns if str(column) == text)
+
+
+def _label(grid: Grid, configuration: int, default: int | None) -> str:
+    levels = grid.levels(configuration)
+    if default is None:
+        return words(levels) or "all runs"
+    usual = grid.levels(default)
+    return words({k: v for k, v in levels.items() if v != usual[k]}) or "default"
+
+
+def _row(
+    configuration: str, column: Scalar, word: str, run: RawRun | None, failed: Sequence[RawRun]
+) -> dict[str, Any]:
+    state = "failed" if failed else "missing"
+    if run is not None:
+        state = "diverged" if run.tags.get("mm.health", "").startswith("diverged") else "ok"
+    return {
+        "label": f"{configuration} {word}={column}",
+        "configuration": configuration,
+        "seed": column,
+        "status": state,
+        "run_id": run.run_id if run else None,
+        "run_name": run.name if run else None,
+        "seconds": run.seconds if run else None,
+    }
+
+
+def _data(run: RawRun) -> str:
+    return run.tags.get("mm.dataset") or ", ".join(run.datasets) or "unknown"
+
+
+def _environment(run: RawRun) -> str:
+    """``mm.env``, or what MLflow knows of the code that made the run."""
+    if "mm.env" in run.tags:
+        return run.tags["mm.env"]
+    names = {"mlflow.source.git.commit": "git_commit", "mlflow.source.name": "source"}
+    return json.dumps({word: run.tags[tag] for tag, word in names.items() if tag in run.tags})

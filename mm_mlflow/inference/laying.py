@@ -1,0 +1,165 @@
+"""Which tables an experiment gives, and why not others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mm_mlflow.errors import InvalidInput
+from mm_mlflow.inference.asked import Asked
+from mm_mlflow.inference.axes import Roles, level_of
+from mm_mlflow.inference.columns import Column
+from mm_mlflow.inference.grid import (
+    Grid,
+    binned,
+    binned_table,
+    choose_default,
+    configurations_table,
+    crossed_tables,
+    star_tables,
+    words,
+)
+from mm_mlflow.inference.placing import Placed
+from mm_mlflow.plan import TablePlan
+
+
+def refuse_nothing(placed: Placed, role: Roles, asked: Asked) -> None:
+    """Refuse runs of which nothing but their start tells one from another.
+
+    Raises:
+        InvalidInput: no axis, no candidate and no seed varies, and nobody asked for replicates.
+    """
+    varies = role.axes or role.candidates or asked.bins or role.seed is not None
+    if varies or asked.duplicates == "as-replicates":
+        return
+    unique = [
+        name for name, reason in role.ignored.items() if reason.startswith(("unique", "path"))
+    ]
+    hint = (
+        f"; different in every run: {', '.join(unique[:8])} (--axis makes one an axis)"
+        if unique
+        else ""
+    )
+    raise InvalidInput(
+        f"no axis varies in {placed.finished} runs{hint}; --duplicates as-replicates shows them as runs "
+        "of one configuration"
+    )
+
+
+def lay_out(
+    placed: Placed, role: Roles, found: Mapping[str, Column], asked: Asked
+) -> tuple[list[TablePlan], str, int | None, list[str]]:
+    """The tables, the layout, the default configuration (None without one), and sentences about them.
+
+    Args:
+        placed: runs in their cells.
+        role: what every column is.
+        found: all columns of the finished runs, by name.
+        asked: what the user wants otherwise.
+
+    Raises:
+        InvalidInput: something asked for that no run has.
+    """
+    grid = placed.grid
+    if asked.columns and asked.columns in asked.bins:
+        raise InvalidInput(f"columns {asked.columns!r} is cut into bins too: choose one of them")
+    default = choose_default(grid, _fixed(role, asked)) if role.axes else None
+    tables: list[TablePlan] = []
+    if default is not None:
+        tables = (
+            crossed_tables(grid, default, columns=asked.columns, pool=asked.pool)
+            if asked.pool or asked.columns
+            else star_tables(grid, default)
+        )
+    bins = _binned_tables(placed, found, asked)
+    tables = [table for table in tables if table.axis not in asked.bins]
+    if tables and default is not None:
+        inside = set(np.concatenate(grid.stars(default)).tolist())
+        layout = "star" if len(inside) == len(grid.codes) else "factorial"
+        notes = _layout_notes(grid, role, tables, default, asked, layout)
+        return [*tables, *bins], layout, default, notes
+    repeated = (grid.counts > 1).any() and (role.axes or not role.candidates)
+    if not bins and repeated:
+        return [configurations_table(grid)], "repeats", None, _repeats_notes(placed, role)
+    return bins, "none", None, _search_notes(placed, role, asked)
+
+
+def _fixed(role: Roles, asked: Asked) -> dict[int, int]:
+    """Codes that the default must have, by position of the axis."""
+    axes = {item.name: (i, item) for i, item in enumerate(role.axes)}
+    fixed = {}
+    for name, text in asked.default.items():
+        position, item = axes[name]
+        fixed[position] = item.levels.index(level_of(item, text))
+    return fixed
+
+
+def _binned_tables(placed: Placed, found: Mapping[str, Column], asked: Asked) -> list[TablePlan]:
+    runs = placed.runs[: placed.finished]
+    counted = {same[0].run_id: cell for cell, same in placed.by_cell.items()}
+    cells = [counted.get(run.run_id) for run in runs]
+    return [binned_table(binned(found[name], number), cells) for name, number in asked.bins.items()]
+
+
+def _layout_notes(
+    grid: Grid,
+    role: Roles,
+    tables: Sequence[TablePlan],
+    default: int | None,
+    asked: Asked,
+    layout: str,
+) -> list[str]:
+    assert default is not None
+    notes = []
+    how = "as asked" if asked.default else "chosen so that most tables have it (--default)"
+    if not asked.pool:
+        notes.append(f"Default configuration, {how}: {words(grid.levels(default))}.")
+    shown = {table.axis for table in tables}
+    without = [item.name for item in role.axes if item.name not in {*shown, asked.columns}]
+    if without:
+        notes.append(
+            f"No table for {', '.join(without)}: no two runs differ in one of these alone, with the "
+            "others at the default."
+        )
+    if layout == "factorial" and not asked.pool:
+        notes.append(
+            "Runs that differ from the default in several params are in no table; Δ over all counts "
+            "them (--pool averages over them)."
+        )
+    if role.candidates:
+        notes.append(
+            f"{', '.join(list(role.candidates)[:8])} differ in (nearly) every run and are not held "
+            "fixed: within a row they vary too."
+        )
+    return notes
+
+
+def _repeats_notes(placed: Placed, role: Roles) -> list[str]:
+    number = int((placed.grid.counts > 0).sum())
+    if number == 1:
+        return ["No param varies but the seed: these are runs of one configuration."]
+    names = ", ".join(item.name for item in role.axes[:8])
+    text = (
+        f"No table around a default: no two of the {number} configurations differ in one param alone "
+        f"({names}). One table shows a row per configuration."
+    )
+    return [text]
+
+
+def _search_notes(placed: Placed, role: Roles, asked: Asked) -> list[str]:
+    names = [*role.candidates, *(item.name for item in role.axes)]
+    numeric = next(iter(role.candidates), None)
+    hint = f"; --bins {numeric}=4 groups runs by one of them" if numeric and not asked.bins else ""
+    text = (
+        f"No table around a default: no two of {placed.finished} runs differ in one param alone, as in a "
+        f"random search over {', '.join(names[:8])}{hint}."
+    )
+    return [text]
+
+
+def pooled(asked: Asked) -> str:
+    """What the entries of tables are the mean over; empty where each is one run."""
+    if asked.pool:
+        return "runs with all combinations of the other params that every level has"
+    return "the seeds that every entry has" if asked.columns else ""

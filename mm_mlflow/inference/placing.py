@@ -1,0 +1,121 @@
+"""Every run in its cell: a configuration, and a column that is its seed or its number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mm_mlflow.design import Scalar
+from mm_mlflow.frame import RawRun
+from mm_mlflow.inference.asked import Asked
+from mm_mlflow.inference.axes import Roles
+from mm_mlflow.inference.columns import TAG, Column, column, order
+from mm_mlflow.inference.grid import Grid, cell_id, numbered
+
+REPLICATE = "replicate"
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Runs in their cells.
+
+    Attributes:
+        runs: finished ones first, in order of their start; ``finished`` of them.
+        cell: per run, its cell; ``column_word`` says what the columns are.
+        by_cell: finished runs of every cell, the one that counts first; failed ones.
+    """
+
+    runs: Sequence[RawRun]
+    finished: int
+    grid: Grid
+    cell: Sequence[str | None]
+    column_word: str
+    by_cell: Mapping[str, Sequence[RawRun]]
+    failed: Mapping[str, Sequence[RawRun]]
+    notes: tuple[str, ...]
+
+
+def comparable(failed: Sequence[RawRun], role: Roles) -> list[RawRun]:
+    """Failed runs that tell which cell they were to fill: only with a seed and every axis."""
+    if role.seed is None:
+        return []
+    names = [item.name for item in [*role.axes, role.seed] if item.is_set.all()]
+    return [run for run in failed if all(text_of(run, name) is not None for name in names)]
+
+
+def text_of(run: RawRun, name: str) -> str | None:
+    """What a run holds as the param ``name`` or as the tag ``tag:NAME``, None where it lacks it."""
+    return run.tags.get(name.removeprefix(TAG)) if name.startswith(TAG) else run.params.get(name)
+
+
+def extended(role: Roles, members: Sequence[RawRun]) -> Roles:
+    """The same roles over more runs: levels of which every run failed are levels too."""
+
+    def again(item: Column) -> Column:
+        return column(item.name, [text_of(run, item.name) for run in members])
+
+    axes = tuple(again(item) for item in role.axes)
+    applies = {item.name: item.is_set for item in axes if item.name in role.applies}
+    seed = None if role.seed is None else again(role.seed)
+    return Roles(seed, axes, applies, role.ignored, role.candidates, role.notes)
+
+
+def place(members: Sequence[RawRun], finished: int, role: Roles, asked: Asked) -> Placed:
+    """Put every run into its cell; the first ``finished`` of ``members`` are FINISHED."""
+    codes = np.stack([item.codes for item in role.axes], axis=1) if role.axes else (
+        np.zeros((len(members), 0), dtype=np.int64)
+    )  # fmt: skip
+    _, first, of_run = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))  # by first run, which is what people would call the first
+    configuration = rank[of_run.reshape(-1)].tolist()
+    starts = np.sort(first)
+    labels, word, notes = _columns(configuration, role, asked)
+    pairs = list(zip(configuration, labels, strict=True))
+    ids = {pair: cell_id(*pair) for pair in dict.fromkeys(pairs)}
+    cell = [ids[pair] for pair in pairs]
+    by_cell: dict[str, list[RawRun]] = {}
+    failed: dict[str, list[RawRun]] = {}
+    for i, run in enumerate(members):
+        (by_cell if i < finished else failed).setdefault(cell[i], []).append(run)
+    for same in by_cell.values():
+        same.sort(key=lambda run: (run.end_time or 0, run.start_time, run.run_id), reverse=True)
+    applies = [role.applies.get(item.name, np.ones(len(members), dtype=bool)) for item in role.axes]
+    grid = Grid(
+        axes=role.axes,
+        codes=codes[starts],
+        applies=np.stack(applies, axis=1)[starts] if applies else codes[starts].astype(bool),
+        counts=np.bincount(configuration[:finished], minlength=len(starts)),
+        cells=ids,
+        done=frozenset(by_cell),
+        columns=tuple(sorted({str(v): v for v in labels}.values(), key=order)),
+        paired=word != REPLICATE,
+    )
+    return Placed(members, finished, grid, cell, word, by_cell, failed, tuple(notes))
+
+
+def _columns(
+    configuration: Sequence[int], role: Roles, asked: Asked
+) -> tuple[list[Scalar], str, list[str]]:
+    """The column of every run, what columns are, and sentences about them."""
+    seed, notes = role.seed, list(role.notes)
+    if seed is not None:
+        values = [seed.levels[code] for code in seed.codes.tolist()]
+        holders: dict[str, set[int]] = {}
+        for value, holder in zip(values, configuration, strict=True):
+            holders.setdefault(str(value), set()).add(holder)
+        if len(set(configuration)) == 1 or any(len(found) > 1 for found in holders.values()):
+            if asked.duplicates == "latest":
+                return values, seed.name, notes
+            numbers = numbered(zip(configuration, map(str, values), strict=True))
+            labels: list[Scalar] = [
+                value if number == 1 else f"{value} #{number}"
+                for value, number in zip(values, numbers, strict=True)
+            ]
+            return labels, seed.name, notes
+        notes.append(
+            f"No two configurations share a value of {seed.name}, so columns number the runs of each "
+            "configuration."
+        )
+    return list(numbered(configuration)), REPLICATE, notes
