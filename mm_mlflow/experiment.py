@@ -76,7 +76,8 @@ def read_planned(
         ours = [run for run in runs if run.tags.get("mm.cell") in planned]
         others = [run for run in runs if run.tags.get("mm.cell") not in planned]
         runs = tracking.with_records(store, ours) + others
-    return conform(runs, design, store.experiment, dataset), design
+    adopted = tracking.adopted_runs(store, runs)
+    return conform(runs, design, store.experiment, dataset, adopted), design
 
 
 def _named(design: Design, runs: Sequence[RawRun]) -> Design:
@@ -228,7 +229,9 @@ def status(frame: Frame) -> dict[str, list[dict[str, Any]]]:
             {"run_id": run.run_id, "status": run.status, "reason": run.tags.get("mm.killed")}
             for run in frame.attempts.get(cell_id, ())
         ]
-        detail = {"run_id": row["run_id"]} if row["run_id"] else {}
+        detail: dict[str, Any] = {"run_id": row["run_id"]} if row["run_id"] else {}
+        if cell_id in frame.adopted:
+            detail["adopted"] = True
         if state != "finished" and attempts:
             detail["attempts"] = attempts
         cells["planned"].append(entry)
@@ -236,7 +239,14 @@ def status(frame: Frame) -> dict[str, list[dict[str, Any]]]:
     return {
         **cells,
         "extra": [_brief(run) for run in (*frame.extra, *frame.mismatched)],
-        "foreign": [_brief(run) for run in frame.foreign],
+        "foreign": [
+            {
+                **_brief(run),
+                "cell": frame.named[run.run_id],
+                "adopted": run.run_id in frame.adopted.values(),
+            }
+            for run in frame.foreign
+        ],
         "duplicates": [
             {"cell": d.cell, "counted": d.counted, "others": list(d.others)}
             for d in frame.duplicates

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import mm_mlflow
-from mm_mlflow import engine, sweeping, tracking
-from mm_mlflow.design import Cell, Design, ProjectSpec, normalise
+from mm_mlflow import engine, jobs, tracking
+from mm_mlflow.design import Cell, Design, ProjectSpec
 from mm_mlflow.errors import InvalidInput
-from mm_mlflow.sweeping import CellFailed, Clock
+from mm_mlflow.foreign import spelled
+from mm_mlflow.jobs import CellFailed, Clock
 from mm_mlflow.tracking import Store, projects
 from mm_mlflow.tracking.projects import Checkout
 
@@ -39,7 +40,7 @@ _TAIL_BYTES = 2**16
 
 
 @dataclass(frozen=True)
-class Job(sweeping.Job):
+class Job(jobs.Job):
     """A run of a project's entry point."""
 
     checkout: Checkout = field(kw_only=True)
@@ -113,8 +114,8 @@ class Job(sweeping.Job):
         conflict = None
         for name in passed:
             # A bundle may set the parameter that its axis is called after.
-            allowed = {_spelled(wanted[name]), _spelled(passed[name])}
-            if name in present and _spelled(present[name]) not in allowed:
+            allowed = {spelled(wanted[name]), spelled(passed[name])}
+            if name in present and spelled(present[name]) not in allowed:
                 conflict = (
                     f"the project logged param {name}={present[name]}, and was given {passed[name]}"
                 )
@@ -163,12 +164,6 @@ def _passed(cell: Cell) -> dict[str, Any]:
     return {**cell.project.parameters, cell.project.seed_parameter: cell.seed}
 
 
-def _spelled(value: Any) -> str:
-    """One spelling for each value: a project may log 1.0 where it was given 1, or true for True."""
-    text = str(normalise(value))
-    return text.lower() if text.lower() in {"true", "false"} else text
-
-
 def project_tags(checkout: Checkout) -> dict[str, str]:
     """The project's name, and what may change its results, as JSON."""
     environment = {
@@ -184,7 +179,7 @@ def project_tags(checkout: Checkout) -> dict[str, str]:
 
 
 @dataclass(frozen=True, eq=False)
-class Material(sweeping.Material):
+class Material(jobs.Material):
     """What all cells of a project's design share: its folder and its environment."""
 
     checkout: Checkout
@@ -211,6 +206,11 @@ class Material(sweeping.Material):
             projects.run_entry_point(
                 store, run_id, self.checkout, _passed(design.cells()[0]), storage, lambda *_: None
             )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The project's own: nobody knows them before it has run."""
+        return ()
 
     def costs(self, cells: Sequence[Cell]) -> dict[str, float]:
         """Nothing is known of them."""

@@ -283,6 +283,13 @@ def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
             f"{'point' if frame.within == 0.01 else 'points'} of the best accuracy are shown; "
             f"{int(status.get('excluded', 0))} were left out on purpose."
         )
+    if frame.adopted:
+        labels = [str(frame.cells.at[cell, "label"]) for cell in frame.adopted]
+        cells = "1 cell is" if len(labels) == 1 else f"{len(labels)} cells are"
+        notes.append(
+            f"Adopted: {cells} filled by runs of other programs; nobody has checked their data and "
+            f"training settings ({some(labels)})."
+        )
     if frame.mismatched:
         digests = sorted({run.tags.get("mm.dataset", "none")[:12] for run in frame.mismatched})
         notes.append(

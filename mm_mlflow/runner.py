@@ -22,12 +22,13 @@ import numpy as np
 import torch
 
 import mm_mlflow
-from mm_mlflow import artifacts, datasets, engine, registry, sweeping, tracking, training
+from mm_mlflow import artifacts, datasets, engine, jobs, registry, tracking, training
 from mm_mlflow.design import Cell, DatasetSpec, Design, Keep
 from mm_mlflow.errors import InvalidInput, unknown
 from mm_mlflow.evaluation import Evaluation, Task, evaluate, plan
+from mm_mlflow.jobs import CellResult, Clock, run_cell
 from mm_mlflow.split import Split
-from mm_mlflow.sweeping import CellResult, Clock, SweepResult, remaining, run_cell, run_design
+from mm_mlflow.sweeping import SweepResult, remaining, run_design
 from mm_mlflow.tracking import Store
 
 __all__ = [
@@ -40,7 +41,7 @@ _TRAINING = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Job(sweeping.Job):
+class Job(jobs.Job):
     """A cell that this package trains."""
 
     def tags(self) -> dict[str, str]:
@@ -60,7 +61,7 @@ class Job(sweeping.Job):
 
 
 @dataclass(frozen=True, eq=False)
-class Material(sweeping.Material):
+class Material(jobs.Material):
     """What all cells of a design share: its data and the metrics to take."""
 
     splits: Mapping[str, Split]
@@ -100,6 +101,11 @@ class Material(sweeping.Material):
         examples = artifacts.examples(self.evaluated)
         tracking.log_files(store, run_id, iter([("examples.parquet", examples)]))
         log_inputs(store, run_id, _dataset(design).name, self)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Of the tasks."""
+        return [task.key for task in self.tasks]
 
     def costs(self, cells: Sequence[Cell]) -> dict[str, float]:
         """Seconds of a forward pass times epochs."""
@@ -173,19 +179,19 @@ def _alone() -> Iterator[None]:
 def attempt(
     store: Store, run_id: str, label: str, work: Callable[[Clock], None], *, started: float
 ) -> CellResult:
-    """As :func:`mm_mlflow.sweeping.attempt`, for work that trains."""
+    """As :func:`mm_mlflow.jobs.attempt`, for work that trains."""
 
     def alone(clock: Clock) -> None:
         with _alone():
             work(clock)
 
-    return sweeping.attempt(store, run_id, label, alone, started=started)
+    return jobs.attempt(store, run_id, label, alone, started=started)
 
 
 def working_tags(kind: str, design: str, design_id: str, dataset: str) -> dict[str, str]:
     """Tags of a run that trains: what it is, on which data, who works on it, and with what."""
     own = {"mm.dataset": dataset, "mm.env": environment()}
-    return {**sweeping.working_tags(kind, design, design_id), **own}
+    return {**jobs.working_tags(kind, design, design_id), **own}
 
 
 def _work(job: Job, run_id: str, clock: Clock) -> None:

@@ -1,107 +1,19 @@
-"""Run a design: planned minus finished, on the engine; and the bracket around each of its cells.
-
-How a cell is done, and what all cells share, differs between trainings of this package
-(:mod:`mm_mlflow.runner`) and other people's projects (:mod:`mm_mlflow.project`): subclasses of
-:class:`Job` and :class:`Material` say it.
-"""
+"""Run a design: planned minus finished, on the engine."""
 
 from __future__ import annotations
 
-import contextlib
+import json
 import time
-import traceback
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-from mm_mlflow import engine, registry, tracking
+from mm_mlflow import engine, tracking
+from mm_mlflow.adoption import adoptable, document, unchecked
 from mm_mlflow.design import Cell, Design
-from mm_mlflow.errors import MultiplicityError
-from mm_mlflow.frame import RawRun, is_finished
+from mm_mlflow.frame import Frame, RawRun, conform, is_finished
+from mm_mlflow.jobs import CellResult, Material, run_cell, working_tags
 from mm_mlflow.tracking import Store
-
-
-class CellFailed(MultiplicityError):
-    """The work of a cell ended badly, and its text says how; ``files`` are kept as artifacts."""
-
-    def __init__(self, text: str, files: Mapping[str, bytes]) -> None:
-        super().__init__(text)
-        self.files = files
-
-
-@dataclass(frozen=True)
-class Job(ABC):
-    """One cell to be done; small, because it travels to a worker.
-
-    Attributes:
-        sweep: id of the sweep run, None for a single training.
-        dataset: digest of the training split that a finished cell must have; None where a project
-            trains.
-        run_id: a bare project run that is to be the cell, or None for a new one.
-        trusted: the folder whose modules names may be import paths of, or None (``--trust-code``).
-    """
-
-    store: Store
-    design: Design
-    cell: Cell
-    sweep: str | None
-    dataset: str | None
-    run_id: str | None = None
-    trusted: str | None = None
-
-    @abstractmethod
-    def tags(self) -> dict[str, str]:
-        """Tags of the cell from its start on, beside those that every cell has."""
-
-    @abstractmethod
-    def params(self) -> dict[str, Any]:
-        """Params of the cell from its start on."""
-
-    @abstractmethod
-    def work(self, run_id: str, clock: Clock) -> None:
-        """Do the cell and log it on its run, all but the run's end.
-
-        Raises:
-            CellFailed: with one line for people; any other exception is kept with its traceback.
-        """
-
-
-class Clock:
-    """Seconds of training and evaluation of one cell."""
-
-    train = 0.0
-    evaluate = 0.0
-
-    @property
-    def busy(self) -> float:
-        """Seconds of work."""
-        return self.train + self.evaluate
-
-    @contextlib.contextmanager
-    def measure(self, name: Literal["train", "evaluate"]) -> Iterator[None]:
-        """Take the seconds of the block."""
-        start = time.perf_counter()
-        yield
-        setattr(self, name, time.perf_counter() - start)
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """What became of a cell.
-
-    Attributes:
-        status: ``trained``, ``present`` (somebody had finished it meanwhile) or ``failed``.
-        started: seconds since 1970; ``busy`` are the seconds of training and evaluation.
-        error: one line, where it failed.
-    """
-
-    label: str
-    run_id: str | None
-    status: Literal["trained", "present", "failed"]
-    started: float
-    busy: float = 0.0
-    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,122 +33,58 @@ class SweepResult:
         return [cell for cell in self.cells if cell.status == "failed"]
 
 
-class Material(ABC):
-    """What all cells of a design share: data and metrics, or a project's folder.
+@dataclass(frozen=True)
+class Adoption:
+    """Cells of a design that runs of other programs fill.
 
-    ``preload`` names modules that new workers import before they take work.
+    Attributes:
+        runs: by cell id.
+        document: what is to be stored of it; None where the sweep was told nothing.
+        notes: what people should know before the sweep runs.
     """
 
-    preload: ClassVar[tuple[str, ...]]
-
-    @property
-    @abstractmethod
-    def digest(self) -> str | None:
-        """Digest of the training data that a finished cell must have; None where there is none."""
-
-    @abstractmethod
-    def job(
-        self, store: Store, design: Design, cell: Cell, sweep: str | None, run_id: str | None = None
-    ) -> Job:
-        """What a worker needs to do one cell."""
-
-    @abstractmethod
-    def tags(self) -> dict[str, str]:
-        """Tags of the sweep run, beside those that every sweep has."""
-
-    @abstractmethod
-    def begin(self, store: Store, run_id: str, design: Design) -> None:
-        """Log on the sweep run what cells share, and get ready what workers must not all do at
-        once."""
-
-    @abstractmethod
-    def costs(self, cells: Sequence[Cell]) -> Mapping[str, float]:
-        """Relative cost by configuration."""
-
-    @abstractmethod
-    def advice(self, design: Design) -> list[str]:
-        """Sentences about the design that people should read before it runs."""
+    runs: Mapping[str, RawRun]
+    document: Mapping[str, Any] | None
+    notes: tuple[str, ...]
 
 
-# ---- one cell ----
+def adoption(
+    design: Design, store: Store, material: Material, runs: Sequence[RawRun], adopt: bool | None
+) -> Adoption:
+    """Which runs of other programs count.
 
-
-def run_cell(job: Job) -> CellResult:
-    """Do one cell, unless MLflow says that it is finished.
-
-    A failure ends the run FAILED with its traceback as an artifact and is returned, not raised.
+    Args:
+        design: the plan.
+        store: the experiment.
+        material: what was prepared for the design.
+        runs: all runs of the experiment.
+        adopt: True counts every FINISHED run whose params name a cell (of several, the latest), False
+            none, None those that an earlier sweep was told to count.
     """
-    with registry.trusting(job.trusted):
-        started = time.time()
-        store, cell = job.store, job.cell
-        for run in tracking.runs_of_cell(store, cell.id):
-            if is_finished(run, job.dataset):
-                return CellResult(cell.label, run.run_id, "present", started)
-            if reason := tracking.abandoned(run, job.sweep):
-                tracking.kill(store, run, reason)
-        run_id = _start(job)
+    earlier = tracking.adopted_runs(store, runs) if adopt is not False else {}
+    if not earlier and adopt is not True:
+        return Adoption({}, None if adopt is None else {"schema": 1, "adopted": {}}, ())
 
-        def work(clock: Clock) -> None:
-            job.work(run_id, clock)
-            tracking.finish(store, run_id)
+    def filled(chosen: Mapping[str, str]) -> Frame:
+        return conform(runs, design, store.experiment, material.digest, chosen)
 
-        return attempt(store, run_id, cell.label, work, started=started)
-
-
-def attempt(
-    store: Store, run_id: str, label: str, work: Callable[[Clock], None], *, started: float
-) -> CellResult:
-    """Do the ``work`` of a RUNNING run, which ends it FINISHED, with a heartbeat meanwhile.
-
-    A failure ends the run FAILED with its traceback as an artifact and is returned, not raised.
-    """
-    clock = Clock()
-    try:
-        with tracking.heartbeat(store, run_id):
-            work(clock)
-    except Exception as error:  # noqa: BLE001 - whatever went wrong is a result: the sweep goes on
-        if isinstance(error, CellFailed):
-            line, files = str(error), error.files
-        else:
-            line = f"{type(error).__name__}: {error}"
-            files = {"traceback.txt": traceback.format_exc().encode()}
-        try:
-            tracking.log_files(store, run_id, iter(files.items()))
-        finally:  # a store that takes no artifacts is the likely reason
-            tracking.finish(store, run_id, "FAILED")
-        return CellResult(label, run_id, "failed", started, error=" ".join(line.split()))
-    except BaseException:  # interrupted: not a failure of the cell
-        tracking.finish(store, run_id, "KILLED")
-        raise
-    return CellResult(label, run_id, "trained", started, clock.busy)
-
-
-def _start(job: Job) -> str:
-    tags = {
-        **working_tags("cell", job.design.name, job.design.id),
-        **job.tags(),
-        "mm.cell": job.cell.id,
-    }
-    if job.sweep is not None:
-        tags["mm.sweep"] = job.sweep
-    params = job.params()
-    run_id = tracking.create_run(job.store, job.cell.label, tags, job.run_id)
-    tracking.log(job.store, run_id, params=params)
-    return run_id
-
-
-def working_tags(kind: str, design: str, design_id: str) -> dict[str, str]:
-    """Tags of a run that works: what it is, and who works on it."""
-    return {
-        "mm.kind": kind,
-        "mm.design": design,
-        "mm.design_id": design_id,
-        "mm.worker": tracking.worker_name(),
-        "mm.heartbeat": str(tracking.now_ms()),
-    }
-
-
-# ---- a design ----
+    frame = filled(earlier)
+    if adopt:
+        found = {cell: run.run_id for cell, run in adoptable(frame).items()}
+        frame = filled({**earlier, **found})
+    by_id = {run.run_id: run for run in runs}
+    taken = {cell: by_id[run_id] for cell, run_id in frame.adopted.items()}
+    if not adopt:
+        text = f"{len(taken)} cells are filled by runs of other programs, as an earlier sweep adopted them"
+        return Adoption(taken, None, (text,) if taken else ())
+    nothing = (
+        "nothing to adopt: no FINISHED run of another program names a cell that has no run yet"
+    )
+    return Adoption(
+        taken,
+        document(design, taken, material.metrics, earlier),
+        unchecked(design, taken, material.metrics) or (nothing,),
+    )
 
 
 def run_design(
@@ -247,12 +95,13 @@ def run_design(
     jobs: int | None = None,
     scheduler: str | None = None,
     smoke: bool = False,
+    adopt: bool | None = None,
     on_start: Callable[[Sequence[Cell], int, Sequence[str]], None] = lambda *_: None,
     on_result: Callable[[CellResult], None] = lambda _: None,
 ) -> SweepResult:
     """Do every planned cell of a bound design that has no FINISHED run in the experiment.
 
-    ``material`` is what was prepared for the design.
+    ``material`` is what was prepared for the design; for ``adopt`` see :func:`adoption`.
     ``on_start`` is told the cells to do, how many are planned, and notes; ``on_result`` each result.
     The sweep run is written first: it holds the design, and logs the dataset inputs before workers
     do (two workers that log one new dataset at once race: seen).
@@ -261,8 +110,9 @@ def run_design(
 
     cells = sampling.enumerate_cells(design)
     runs = tracking.read_runs(store)
-    todo, notes = remaining(cells, runs, material.digest)
-    notes += material.advice(design)
+    adopted = adoption(design, store, material, runs, adopt)
+    todo, notes = remaining(cells, runs, material.digest, adopted.runs)
+    notes += [*adopted.notes, *material.advice(design)]
     killed = _kill_abandoned(store, runs, {cell.id for cell in cells})
     results: list[CellResult] = []
     status = "KILLED"
@@ -270,6 +120,10 @@ def run_design(
     try:
         # The design first: it is the plan that readers go by.
         tracking.log_files(store, run_id, iter([("design.yaml", design.dump().encode())]))
+        if adopted.document is not None:
+            content = json.dumps(adopted.document, indent=1).encode()
+            tracking.log_files(store, run_id, iter([("adopted.json", content)]))
+            tracking.log(store, run_id, tags={tracking.ADOPTED: str(bool(adopt)).lower()})
         material.begin(store, run_id, design)
         tracking.mark_launcher(store, run_id)
         on_start(todo, len(cells), notes)
@@ -321,10 +175,14 @@ def _work_off(
 
 
 def remaining(
-    cells: Sequence[Cell], runs: Sequence[RawRun], dataset: str | None
+    cells: Sequence[Cell],
+    runs: Sequence[RawRun],
+    dataset: str | None,
+    adopted: Collection[str] = (),
 ) -> tuple[list[Cell], list[str]]:
-    """The cells that no FINISHED run has, and a note for cells finished on other data."""
-    done = {run.tags.get("mm.cell") for run in runs if is_finished(run, dataset)}
+    """The cells that no FINISHED run has and no adopted one fills, and a note for cells finished on
+    other data."""
+    done = {run.tags.get("mm.cell") for run in runs if is_finished(run, dataset)} | set(adopted)
     todo = [cell for cell in cells if cell.id not in done]
     ids = {cell.id for cell in todo}
     other = [run for run in runs if run.tags.get("mm.cell") in ids and is_finished(run, None)]

@@ -119,6 +119,7 @@ def sweep(
             jobs=how.jobs,
             scheduler=how.scheduler,
             smoke=how.smoke,
+            adopt=how.adopt_foreign,
             on_start=shown.start,
             on_result=shown.advance,
         )

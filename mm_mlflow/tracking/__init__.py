@@ -20,6 +20,8 @@ from mm_mlflow.tracking.cells import (
     worker_name,
 )
 from mm_mlflow.tracking.reading import (
+    ADOPTED,
+    adopted_runs,
     artifact,
     evaluations,
     has_artifact,
@@ -56,8 +58,10 @@ from mm_mlflow.tracking.writing import (
 )
 
 __all__ = [
+    "ADOPTED",
     "Store",
     "abandoned",
+    "adopted_runs",
     "artifact",
     "cell_params",
     "connect",

@@ -25,6 +25,8 @@ from mm_mlflow.tracking.store import Store, connect, explain, reading_errors
 
 logger = logging.getLogger(__name__)
 
+ADOPTED = "mm.adopted"  # on sweeps that were told whether to count runs of other programs
+
 # What MLflow answers for an id that it does not know, and for one that can be none.
 _NO_SUCH_RUN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
@@ -227,6 +229,27 @@ def newest_dataset(store: Store, runs: Sequence[RawRun], design: Design) -> str 
         if same[design_id]:
             return run.tags["mm.dataset"]
     return None
+
+
+def adopted_runs(store: Store, runs: Sequence[RawRun]) -> dict[str, str]:
+    """By cell id, the runs of other programs that sweeps were told to count.
+
+    The newest sweep that was told, either way, says it for all.
+
+    Raises:
+        TrackingError: its ``adopted.json`` cannot be read.
+    """
+    told = [run for run in runs if run.kind == "sweep" and ADOPTED in run.tags]
+    newest = max(told, key=lambda run: run.start_time, default=None)
+    if newest is None or newest.tags[ADOPTED] != "true":
+        return {}
+    try:
+        found = json.loads(artifact(store, newest.run_id, "adopted.json"))["adopted"]
+        return {str(cell): str(run_id) for cell, run_id in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrackingError(
+            f"run {newest.run_id}: adopted.json cannot be read: {error!r}"
+        ) from error
 
 
 def read_design(store: Store, run_id: str) -> Design:
