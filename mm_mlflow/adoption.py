@@ -49,9 +49,7 @@ def unchecked(
         what = f"whether project {design.project.name!r} made it, and at which commit"
     else:
         what = f"whether its data were {design.dataset.name if design.dataset else 'none'!r}"
-    sentences = [
-        f"{_cells(len(pairs))} filled by runs of other programs, on trust: nothing says of such a run {what}"
-    ]
+    sentences = [f"{filled(len(pairs))}, on trust: nothing says of such a run {what}"]
     if silent:
         sentences.append(
             f"adopted runs do not say (in how many): {_counted(silent)}; a sweep would use these values"
@@ -87,8 +85,10 @@ def document(
     }
 
 
-def _cells(number: int) -> str:
-    return "1 cell is" if number == 1 else f"{number} cells are"
+def filled(number: int) -> str:
+    """The beginning of a sentence about adopted runs."""
+    cells = "1 cell is" if number == 1 else f"{number} cells are"
+    return f"{cells} filled by runs of other programs"
 
 
 def _counted(found: Mapping[str, int]) -> str:

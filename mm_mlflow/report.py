@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from mm_mlflow.adoption import filled
 from mm_mlflow.design import Design
 from mm_mlflow.distribution import Distribution, build_distributions, single_distributions
 from mm_mlflow.errors import InvalidInput
@@ -285,10 +286,9 @@ def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
         )
     if frame.adopted:
         labels = [str(frame.cells.at[cell, "label"]) for cell in frame.adopted]
-        cells = "1 cell is" if len(labels) == 1 else f"{len(labels)} cells are"
         notes.append(
-            f"Adopted: {cells} filled by runs of other programs; nobody has checked their data and "
-            f"training settings ({some(labels)})."
+            f"Adopted: {filled(len(labels))}; nobody has checked their data and training settings "
+            f"({some(labels)})."
         )
     if frame.mismatched:
         digests = sorted({run.tags.get("mm.dataset", "none")[:12] for run in frame.mismatched})

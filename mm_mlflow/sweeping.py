@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mm_mlflow import engine, tracking
-from mm_mlflow.adoption import adoptable, document, unchecked
+from mm_mlflow.adoption import adoptable, document, filled, unchecked
 from mm_mlflow.design import Cell, Design
 from mm_mlflow.frame import Frame, RawRun, conform, is_finished
 from mm_mlflow.jobs import CellResult, Material, run_cell, working_tags
@@ -65,17 +65,17 @@ def adoption(
     if not earlier and adopt is not True:
         return Adoption({}, None if adopt is None else {"schema": 1, "adopted": {}}, ())
 
-    def filled(chosen: Mapping[str, str]) -> Frame:
+    def frame_with(chosen: Mapping[str, str]) -> Frame:
         return conform(runs, design, store.experiment, material.digest, chosen)
 
-    frame = filled(earlier)
+    frame = frame_with(earlier)
     if adopt:
         found = {cell: run.run_id for cell, run in adoptable(frame).items()}
-        frame = filled({**earlier, **found})
+        frame = frame_with({**earlier, **found})
     by_id = {run.run_id: run for run in runs}
     taken = {cell: by_id[run_id] for cell, run_id in frame.adopted.items()}
     if not adopt:
-        text = f"{len(taken)} cells are filled by runs of other programs, as an earlier sweep adopted them"
+        text = f"{filled(len(taken))}, as an earlier sweep adopted them"
         return Adoption(taken, None, (text,) if taken else ())
     nothing = (
         "nothing to adopt: no FINISHED run of another program names a cell that has no run yet"
