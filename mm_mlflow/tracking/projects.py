@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlflow.exceptions import MlflowException
 from mlflow.projects.submitted_run import LocalSubmittedRun
 from mlflow.projects.utils import (
     MLFLOW_LOCAL_BACKEND_RUN_ID_CONFIG,
@@ -30,8 +31,9 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_SOURCE_NAME,
     MLFLOW_SOURCE_TYPE,
 )
+from mlflow.utils.process import ShellCommandException
 
-from mm_mlflow.errors import InvalidInput
+from mm_mlflow.errors import InvalidInput, MultiplicityError
 from mm_mlflow.tracking.store import Store
 
 # What `mlflow run` adds to a backend's configuration: its own options.
@@ -41,6 +43,11 @@ OPTIONS = (
 )  # fmt: skip
 
 BACKEND = "multiplicity"
+
+
+class ProjectError(MultiplicityError):
+    """The environment of a project, or its command, cannot be made."""
+
 
 Launch = Callable[[str, str], Any]
 
@@ -124,6 +131,9 @@ def run_entry_point(
 
     Its own would leave the process behind when a worker is killed, and its output nowhere.
     ``storage`` is a folder for what is downloaded, unless the user named one.
+
+    Raises:
+        ProjectError: the environment or the command cannot be made.
     """
     from mlflow.projects.backend import local
 
@@ -136,27 +146,35 @@ def run_entry_point(
     config[PROJECT_STORAGE_DIR] = config[PROJECT_STORAGE_DIR] or storage
     config[MLFLOW_LOCAL_BACKEND_RUN_ID_CONFIG] = run_id
     with _tracking_uri(store.uri), _replaced(local, "_run_entry_point", launched):
-        local.LocalBackend().run(
-            checkout.folder,
-            checkout.entry_point,
-            dict(parameters),
-            None,
-            config,
-            store.uri,
-            store.experiment.id,
-        )
+        try:
+            local.LocalBackend().run(
+                checkout.folder,
+                checkout.entry_point,
+                dict(parameters),
+                None,
+                config,
+                store.uri,
+                store.experiment.id,
+            )
+        except (MlflowException, ShellCommandException, OSError) as error:
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ProjectError(
+                f"project {checkout.name!r} with --env-manager {checkout.env_manager}: {text[:500]}"
+            ) from error
 
 
 @contextmanager
 def quiet_projects() -> Iterator[None]:
-    """Without MLflow's lines about every command that it makes."""
-    logger = logging.getLogger("mlflow.projects")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    """Without MLflow's lines about every command, folder and environment."""
+    loggers = [logging.getLogger(name) for name in ("mlflow.projects", "mlflow.utils.virtualenv")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager

@@ -94,15 +94,23 @@ def python(code: str) -> str:
     return f'"{sys.executable}" - "$@" <<"END"\n{code}\nEND\n'
 
 
-def start(project: Path, design: dict[str, Any], *arguments: str) -> subprocess.Popen[str]:
+def start(
+    project: Path, design: dict[str, Any], *arguments: str, start_new_session: bool = False
+) -> subprocess.Popen[str]:
     """``mlflow run`` in a process of its own, as users have it."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     config = json.dumps(design)
-    command = [sys.executable, "-m", "mlflow", "run", str(project), "-b", "multiplicity",
+    # Shells start background jobs with SIGINT ignored, and children inherit that: a terminal does not.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from mlflow.cli import cli; cli()"
+    )
+    command = [sys.executable, *(["-c", code] if start_new_session else ["-m", "mlflow"]),
+               "run", str(project), "-b", "multiplicity",
                "--backend-config", config, "--env-manager", "local", *arguments]  # fmt: skip
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": path}, start_new_session=start_new_session,
     )  # fmt: skip
 
 
@@ -375,6 +383,31 @@ def test_a_killed_worker_takes_its_project_with_it(tmp_path: Path, out: Path) ->
     assert child.returncode == 0, said
     assert state(cells()) == {"FINISHED": 4, "KILLED": 1}
     assert MlflowClient().get_run(run.info.run_id).info.status == "KILLED"
+
+
+def test_ctrl_c_ends_the_projects_too(tmp_path: Path, out: Path) -> None:
+    """SIGINT reaches the whole process group, as from a terminal, but for the projects, which are in
+    sessions of their own: they end all the same, and no run stays RUNNING."""
+    os.mkfifo(out / "gate")
+    child = start(make(tmp_path, GATE), {**DESIGN, "sweep": {"jobs": 1}}, start_new_session=True)
+    processes = family(list(await_blocked(child, out, 1).values()))
+    os.killpg(child.pid, signal.SIGINT)
+    said = child.communicate()[0]
+    assert child.returncode == 1
+    assert "Traceback" not in said
+    assert_gone(processes)
+    assert state(cells()) == {"KILLED": 1}
+    assert [run.info.status for run in runs_of("sweep", "swept")] == ["KILLED"]
+
+
+def test_an_environment_that_cannot_be_made_is_one_line(project: Path) -> None:
+    """Here: the project has no environment for conda."""
+    child = start(project, DESIGN, "--env-manager", "conda")
+    said = child.communicate()[0]
+    assert child.returncode == 1
+    assert "Traceback" not in said
+    assert "'some_project' with --env-manager conda" in said
+    assert not cells()
 
 
 @pytest.mark.usefixtures("in_process")

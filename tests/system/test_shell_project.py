@@ -6,6 +6,7 @@ Needs curl, awk and a shell: programs that Python packages do not bring.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -101,3 +102,52 @@ def test_a_shell_script_that_logs_by_curl_is_swept(server: str, tmp_path: Path) 
     assert "accuracy_of_ones" in said(sheet)
     (report,) = client.search_runs([experiment.experiment_id], "tags.`mm.kind` = 'report'")
     assert report.data.metrics["delta_all/accuracy"] == max(accuracy) - min(accuracy)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    done = subprocess.run(["git", *who, *arguments], cwd=folder, check=True, text=True,
+                          capture_output=True)  # fmt: skip
+    return done.stdout.strip()
+
+
+def test_a_project_in_a_git_repository_is_fetched_once(tmp_path: Path) -> None:
+    """At the version that is named, whose commit is recorded and is no part of the cells' ids."""
+    repository = tmp_path / "theirs.git"
+    repository.mkdir()
+    git(repository, "init", "--quiet")
+    text = 'entry_points: {main: {parameters: {seed: int}, command: "echo $PWD WHO >> $OUT"}}'
+    commits = []
+    for who in ("first", "second"):
+        (repository / "MLproject").write_text(text.replace("WHO", who))
+        git(repository, "add", ".")
+        git(repository, "commit", "--quiet", "--message", who)
+        git(repository, "tag", who)
+        commits.append(git(repository, "rev-parse", "HEAD"))
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    out = tmp_path / "out"
+    settings = {**environment(tmp_path), "MLFLOW_TRACKING_URI": store, "OUT": str(out)}
+    design = {"name": "theirs", "project": {}, "default": {"rate": 1}, "axes": {"rate": [1]}}
+
+    def run(version: str, seeds: int) -> str:
+        command = [sys.executable, "-m", "mlflow", "run", f"file://{repository}", "--version", version,
+                   "-b", "multiplicity", "--backend-config", json.dumps({**design, "seeds": seeds}),
+                   "--env-manager", "local"]  # fmt: skip
+        done = subprocess.run(command, cwd=tmp_path, env=settings, check=False, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    assert "2 cells: 2 trained" in run("first", 2)
+    assert "3 cells: 1 trained, 2 were finished" in run("second", 3)
+    lines = [line.split()[:2] for line in out.read_text().splitlines()]
+    assert [who for _, who in lines] == ["first", "first", "second"]
+    assert lines[0] == lines[1]  # one checkout for both
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("theirs")
+    assert experiment is not None
+    cells = client.search_runs([experiment.experiment_id], "tags.`mm.kind` = 'cell'")
+    assert sorted(run.data.tags["mlflow.source.git.commit"] for run in cells) == sorted(
+        [commits[0], commits[0], commits[1]]
+    )
+    assert {run.data.tags["mm.project"] for run in cells} == {"theirs"}
