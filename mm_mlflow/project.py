@@ -29,14 +29,16 @@ from mm_mlflow.tracking import Store, projects
 from mm_mlflow.tracking.projects import Checkout
 
 # A session of its own with the project in it, which ends as a whole when the pipe on standard input
-# closes: because the worker says so, or because it is no more, however it died.
+# closes: because the worker says so, or because it is no more, however it died. What the project
+# prints goes to standard error; the exit status is told on standard output.
 _SUPERVISOR = """exec 3<&0 </dev/null
-{ read -r _ <&3; kill -s KILL 0; } &
-exec 3<&-
-bash -c "$1"
-exit $?
+{ read -r _ <&3; kill -s KILL 0; } >&2 &
+bash -c "$1" 3<&- >&2
+echo $?
+wait
 """
 _TAIL_BYTES = 2**16
+_COMMANDS = "mlflow.projects"  # the logger that tells of each command and folder
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,10 @@ class Job(jobs.Job):
             environment.pop("MLFLOW_EXPERIMENT_NAME", None)  # the id says it
             statuses.append(supervised(command, folder, environment, output))
 
-        with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as storage, projects.quiet_projects():
+        with (
+            tempfile.TemporaryDirectory(prefix="mm_mlflow-") as storage,
+            projects.quiet(_COMMANDS, "mlflow.utils.virtualenv"),
+        ):
             projects.run_entry_point(
                 self.store, run_id, self.checkout, _passed(self.cell), storage, launch
             )
@@ -125,24 +130,28 @@ class Job(jobs.Job):
 def supervised(command: str, folder: str, environment: Mapping[str, str], output: BinaryIO) -> int:
     """Run a shell command to its end, and return its exit status (128 and more: a signal).
 
-    Whatever it has started and left behind is killed, and so is all of it if this process dies.
+    Whatever it has started and left behind is killed before this returns, and so is all of it if this
+    process dies.
     """
     process = subprocess.Popen(  # noqa: S603 - what the project says, as MLflow runs it
         ["sh", "-c", _SUPERVISOR, "sh", command],  # noqa: S607 - as MLflow starts its bash
         cwd=folder,
         env=dict(environment),
         stdin=subprocess.PIPE,
-        stdout=output,
-        stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE,
+        stderr=output,
         start_new_session=True,
     )
     assert process.stdin is not None
-    try:
-        status = process.wait()
-    finally:
-        process.stdin.close()
-        process.wait()
-    return status if status >= 0 else 128 - status
+    assert process.stdout is not None
+    with process.stdout as told:
+        try:
+            line = told.readline()
+        finally:
+            process.stdin.close()  # the session kills itself, all at once
+            ended = process.wait()
+    # No line: somebody killed the supervisor.
+    return int(line) if line else 128 + abs(ended)
 
 
 def _ended(status: int) -> str:
@@ -202,7 +211,7 @@ class Material(jobs.Material):
 
     def begin(self, store: Store, run_id: str, design: Design) -> None:
         """Make the environment, once: workers that make the same at once break it."""
-        with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as storage:
+        with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as storage, projects.quiet(_COMMANDS):
             projects.run_entry_point(
                 store, run_id, self.checkout, _passed(design.cells()[0]), storage, lambda *_: None
             )

@@ -164,9 +164,9 @@ def run_entry_point(
 
 
 @contextmanager
-def quiet_projects() -> Iterator[None]:
-    """Without MLflow's lines about every command, folder and environment."""
-    loggers = [logging.getLogger(name) for name in ("mlflow.projects", "mlflow.utils.virtualenv")]
+def quiet(*names: str) -> Iterator[None]:
+    """Without what these loggers tell of every command, folder and environment."""
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
