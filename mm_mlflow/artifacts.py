@@ -32,11 +32,11 @@ def cell_files(cell: Cell, trained: Trained, keep: Keep) -> Iterator[tuple[str, 
 
 
 def evaluation_files(
-    evaluation: Evaluation, tasks: Sequence[Task], keep: Keep
+    evaluation: Evaluation, tasks: Sequence[Task], logits: Literal["float32", "float16", "none"]
 ) -> Iterator[tuple[str, bytes]]:
     """Paths and contents of what one evaluation pass stores: enough to know and measure it again."""
     folder = f"evaluations/{evaluation.id}"
-    yield f"{folder}/predictions.parquet", predictions(evaluation, tasks, keep.logits)
+    yield f"{folder}/predictions.parquet", predictions(evaluation, tasks, logits)
     records = {
         "schema": 1,
         "metrics": metric_records(tasks),

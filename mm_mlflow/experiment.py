@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import itertools
 import logging
 import math
+import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mm_mlflow import tracking
 from mm_mlflow.design import Design, canonical_json
-from mm_mlflow.errors import InvalidInput, unknown
+from mm_mlflow.errors import InvalidInput, TrackingError, unknown
 from mm_mlflow.frame import Frame, RawRun, conform
 from mm_mlflow.inference import Asked, infer
 from mm_mlflow.plan import Plan, plan_of
 from mm_mlflow.render import digest, report_files, selection_digest, selection_files
+from mm_mlflow.render.md import escape
 from mm_mlflow.report import Report
 from mm_mlflow.selection import Selection
 from mm_mlflow.tracking import Store
@@ -121,21 +127,61 @@ def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
     return list(chosen) or frame.metrics
 
 
-def publish(store: Store, report: Report, arguments: dict[str, Any]) -> str:
-    """Write ``report`` as a report run and mark older ones of the same arguments; returns its id."""
+class Refused(TrackingError):
+    """A report that MLflow did not take. Its files are in ``folder``."""
+
+    def __init__(self, text: str, folder: Path) -> None:
+        super().__init__(text)
+        self.folder = folder
+
+
+def report_store(store: Store, into: str | None) -> Store:
+    """The experiment that reports go to: ``into`` (made if it is not there), else the source's own."""
+    return store if into is None else tracking.open_store(store.uri, into, create=True)
+
+
+def publish(
+    store: Store, report: Report, arguments: dict[str, Any], *, into: str | None = None
+) -> str:
+    """Write ``report`` as a report run and mark older ones of the same arguments; returns its id.
+
+    ``into`` names another experiment for the report run than the one that it is about.
+
+    Raises:
+        Refused: the run could not be written; the files are on disk.
+        TrackingError: it is written, and older ones could not be marked.
+    """
     deltas = {f"delta_all/{row.metric}": row.delta_all for row in report.summary}
     return _publish(
-        store, "sheets", report.plan, arguments, digest(report), report_files(report), deltas
+        store,
+        into,
+        "sheets",
+        report.plan,
+        arguments,
+        digest(report),
+        report_files(report),
+        deltas,
     )
 
 
 def publish_selection(
-    store: Store, selection: Selection, plan: Plan, arguments: dict[str, Any]
+    store: Store,
+    selection: Selection,
+    plan: Plan,
+    arguments: dict[str, Any],
+    *,
+    into: str | None = None,
+    tag_others: bool = False,
 ) -> str:
     """Write ``selection`` as a report run of its own, and tag the runs it chose; returns its id.
 
     The tag ``mm.selected.<rule>`` holds the report run's id. Runs that an earlier selection by the
-    same rule chose and this one does not lose it.
+    same rule chose and this one does not lose it. Runs that another program made get it only with
+    ``tag_others``.
+
+    Raises:
+        Refused: the run could not be written; the files are on disk.
+        TrackingError: it is written, and runs could not be tagged.
     """
     numbers: dict[str, float] = {}
     for choice in selection.choices:
@@ -146,12 +192,19 @@ def publish_selection(
             )
     text = selection_digest(selection)
     run_id = _publish(
-        store, "selection", plan, arguments, text, selection_files(selection), numbers
+        store, into, "selection", plan, arguments, text, selection_files(selection), numbers
     )
-    for choice in selection.choices:
-        tag = f"mm.selected.{choice.rule.name}"
-        if lost := tracking.tag_only(store, tag, run_id, choice.run_ids):
-            logger.warning("%d runs of an earlier selection lose the tag %s", lost, tag)
+    with _written(run_id, "the selected runs could not be tagged"):
+        ours = {run.run_id for run in tracking.read_runs(store) if run.kind == "cell"}
+        for choice in selection.choices:
+            tag = f"mm.selected.{choice.rule.name}"
+            chosen = [run for run in choice.run_ids if tag_others or run in ours]
+            if others := len(choice.run_ids) - len(chosen):
+                logger.warning(
+                    "selected runs of other programs, not tagged (--tag does it): %d", others
+                )
+            if lost := tracking.tag_only(store, tag, run_id, chosen):
+                logger.warning("%d runs of an earlier selection lose the tag %s", lost, tag)
     return run_id
 
 
@@ -161,7 +214,8 @@ def _fit(key: str) -> str:
 
 
 def _publish(
-    store: Store,
+    source: Store,
+    into: str | None,
     kind: str,
     plan: Plan,
     arguments: dict[str, Any],
@@ -176,22 +230,82 @@ def _publish(
     tags = {
         "mm.kind": "report",
         "mm.report": report,
+        "mm.experiment": source.experiment.id,
         "mm.design": plan.name,
         "mm.design_id": plan.id,
         "mlflow.note.content": description,
     }
-    run_id = tracking.create_run(store, "report" if kind == "sheets" else kind, tags)
-    try:
-        tracking.log_files(store, run_id, files)
-        finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
-        tracking.log(store, run_id, metrics=finite)
-    except BaseException:
-        tracking.finish(store, run_id, "FAILED")
-        raise
-    tracking.finish(store, run_id)
-    tracking.mark_launcher(store, run_id)
-    tracking.supersede(store, run_id, report)
+    with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as folder:
+        tracking.write_files(Path(folder), files)
+        try:
+            target = report_store(source, into)
+            if target.experiment != source.experiment:
+                tags["mlflow.note.content"] = f"{_about(source)}\n\n{description}"
+            name = "report" if kind == "sheets" else kind
+            run_id = _write(target, name, tags, Path(folder), metrics)
+        except InvalidInput:
+            raise
+        except Exception as error:
+            reason = f"{source.uri!r} did not take the report: {tracking.explain(error)}"
+            try:
+                kept = _keep(Path(folder), source.experiment.name)
+            except OSError as second:
+                raise TrackingError(
+                    f"{reason}; nor does this folder take its files ({second}): use --out DIR"
+                ) from error
+            raise Refused(f"{reason}; its files are in {kept}/", kept) from error
+    with _written(run_id, "older reports could not be marked as superseded"):
+        tracking.mark_launcher(target, run_id)
+        tracking.supersede(target, run_id, report, source.experiment.id)
     return run_id
+
+
+def _about(source: Store) -> str:
+    name = escape(source.experiment.name)
+    return f"About experiment [{name}](#/experiments/{source.experiment.id})."
+
+
+def _write(
+    target: Store, name: str, tags: Mapping[str, str], folder: Path, metrics: Mapping[str, float]
+) -> str:
+    """A FINISHED run with these contents; FAILED, if it can be, where one of them is refused."""
+    run_id = tracking.create_run(target, name, tags)
+    try:
+        tracking.log_folder(target, run_id, folder)
+        finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
+        tracking.log(target, run_id, metrics=finite)
+        tracking.finish(target, run_id)
+    except BaseException:
+        try:
+            tracking.finish(target, run_id, "FAILED")
+        except Exception as error:  # noqa: BLE001 - what was refused first is the reason to tell
+            logger.warning("run %s stays RUNNING: %s", run_id, tracking.explain(error))
+        raise
+    return run_id
+
+
+@contextmanager
+def _written(run_id: str, failure: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise TrackingError(
+            f"report run {run_id} is written, but {failure}: {tracking.explain(error)}"
+        ) from error
+
+
+def _keep(files: Path, experiment: str) -> Path:
+    """Copy ``files`` to a new folder of the working folder, never into one that is there."""
+    slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", experiment)[:80].strip("._") or "report"
+    for number in itertools.count(1):
+        target = Path(f"multiplicity-{slug}" + (f"-{number}" if number > 1 else ""))
+        try:
+            target.mkdir()
+        except FileExistsError:
+            continue
+        shutil.copytree(files, target, dirs_exist_ok=True)
+        break
+    return target
 
 
 def save(folder: Path, shown: Report | Selection) -> list[str]:

@@ -25,6 +25,7 @@ class TablePlan:
             where runs are pooled, none where no such run was ever planned.
         paired: whether the runs of a column have something in common (a seed, a level): else a Δ
             over the levels of one column means nothing, and is not given.
+        binned: whether the levels are bins of a number.
     """
 
     axis: str
@@ -33,6 +34,7 @@ class TablePlan:
     columns: tuple[Scalar, ...]
     cells: tuple[tuple[tuple[str, ...], ...], ...]
     paired: bool = True
+    binned: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Plan:
         id: hash of what the plan is made from.
         name: of the design, or of the experiment.
         layout: ``star`` (one axis at a time around the default), ``factorial`` (combinations),
-            ``repeats`` (one table, a row per configuration) or ``none`` (no table).
+            ``repeats`` (one table, a row per configuration), ``bins`` (all runs, grouped by a number)
+            or ``none`` (no table).
         axes: levels by axis, in order.
         default: the default configuration; empty where there is none.
         seed_axis: what the columns of tables are: ``seed``, a param, or ``replicate``.

@@ -191,7 +191,7 @@ def build_report(
         ),
         distributions=(
             *build_distributions(frame, keys),
-            *(single_distributions(frame, keys) if plan.layout == "none" else ()),
+            *(single_distributions(frame, keys) if plan.layout in {"none", "bins"} else ()),
         ),
         selection=selection,
     )

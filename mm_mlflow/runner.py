@@ -252,7 +252,7 @@ def train_and_log(
     def files() -> Iterator[tuple[str, bytes]]:
         yield from artifacts.cell_files(cell, trained, keep)
         for evaluation, (tasks, _) in zip(evaluations, passes, strict=True):
-            yield from artifacts.evaluation_files(evaluation, tasks, keep)
+            yield from artifacts.evaluation_files(evaluation, tasks, keep.logits)
         if examples:
             yield "examples.parquet", artifacts.examples(material.evaluated)
 

@@ -94,7 +94,7 @@ def test_the_core_is_pure(path: Path) -> None:
 
 
 def test_only_tracking_names_the_client() -> None:
-    """One reader and writer of runs; plugins derive from MLflow's classes."""
+    """One reader and writer of runs; plugins are MLflow's own classes, and import it too."""
     users = {room(path) for path in modules() if "mlflow" in outside(path)}
     assert users == {"tracking", "plugins"}
 

@@ -17,6 +17,7 @@ _OPTIONS = [
     click.option(
         "--default", "defaults", multiple=True, metavar="A=V", help="Level of the default."
     ),
+    click.option("--ignore", multiple=True, metavar="P", help="Params that make no difference."),
     click.option("--pool", is_flag=True, help="Average over the other axes."),
     click.option("--columns", metavar="A", help="Levels of this axis as columns, not seeds."),
     click.option("--bins", multiple=True, metavar="A=N", help="Cut a number into N bins of runs."),
@@ -44,6 +45,7 @@ def asked(
     *,
     seed_param: str | None,
     defaults: Sequence[str],
+    ignore: Sequence[str],
     pool: bool,
     columns: str | None,
     bins: Sequence[str],
@@ -66,6 +68,7 @@ def asked(
     return Asked(
         seed_param=seed_param,
         axes=tuple(axes),
+        ignore=tuple(ignore),
         default=dict(_pairs("default", defaults, "A=V")),
         pool=pool,
         columns=columns,

@@ -12,7 +12,7 @@ import click
 from mm_mlflow import console
 from mm_mlflow.cli.asked import asked as parse_asked
 from mm_mlflow.cli.asked import inference_options
-from mm_mlflow.cli.shared import command, open_design, open_store, print_json
+from mm_mlflow.cli.shared import check_destination, command, open_design, open_store, print_json
 from mm_mlflow.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write files, not a run."
 )
+@click.option(
+    "--report-experiment", metavar="NAME", help="The report run goes there  [default: the same]"
+)
+@click.option("--tag", "tag_others", is_flag=True, help="Tag runs of other programs too.")
 def select(
     top: Sequence[str],
     pareto: bool,
@@ -49,6 +53,8 @@ def select(
     register: str | None,
     design: str | None,
     out: Path | None,
+    report_experiment: str | None,
+    tag_others: bool,
     tracking_uri: str | None,
     experiment_name: str | None,
     as_json: bool,
@@ -58,6 +64,7 @@ def select(
 
     Without --top, --pareto and --require: what the design's selection says.
     """
+    check_destination(out, report_experiment, tag=tag_others)
     if register is not None:
         from mm_mlflow import registration
 
@@ -98,7 +105,8 @@ def select(
     selection = build_selection(
         frame, plan.id, chosen_rules, metrics, shown, mixed=mixed, confirm_labels=confirm_labels
     )
-    run_id, versions = None, []
+    run_id = refused = None
+    versions: list[str] = []
     loaded: Loaded = {}
     if register is not None:
         mask = selection.choices[0].mask
@@ -118,8 +126,13 @@ def select(
             **({"design": plan.id} if design else {}),
             **laid_out.arguments(),
         }
-        run_id = experiment.publish_selection(store, selection, plan, arguments)
-        if register is not None:
+        try:
+            run_id = experiment.publish_selection(
+                store, selection, plan, arguments, into=report_experiment, tag_others=tag_others
+            )
+        except experiment.Refused as error:  # what was found out is told all the same
+            refused = error
+        if run_id and register is not None:
             versions = registration.register(store, run_id, register, loaded)
     if as_json:
         from mm_mlflow.render.json import dump
@@ -131,12 +144,16 @@ def select(
             {"selected": selected, "report_run_id": run_id, "versions": versions}
             | json.loads(dump(document(selection)))
         )
-        return
-    console.tell_selection(selection)
-    for version in versions[-1:]:
-        number = len(versions)
-        click.echo(f"{number} models registered as {register!r}, versions up to {version}")
-    click.echo("")
-    click.echo(
-        console.where_to_look(store, run_id) if run_id else f"Written to {out}: open index.html"
-    )
+    else:
+        console.tell_selection(selection)
+        for version in versions[-1:]:
+            number = len(versions)
+            click.echo(f"{number} models registered as {register!r}, versions up to {version}")
+        click.echo("")
+        if run_id:
+            target = experiment.report_store(store, report_experiment)
+            click.echo(console.where_to_look(target, run_id))
+        elif not refused:
+            click.echo(f"Written to {out}: open index.html")
+    if refused:
+        raise refused

@@ -95,6 +95,16 @@ def _show_warnings() -> None:
         logger.propagate = False
 
 
+def check_destination(
+    out: Path | None, report_experiment: str | None, *, tag: bool = False
+) -> None:
+    """Refuse ``--out``, which writes nothing to MLflow, beside options that say where or what to
+    write there."""
+    given = "--report-experiment" if report_experiment is not None else "--tag" if tag else None
+    if out is not None and given:
+        raise InvalidInput(f"{given} writes to MLflow and --out does not: give one of them")
+
+
 def open_design(path: str) -> Design:
     """The design at ``path``, a file or its folder, with its datasets' arguments spelled out."""
     from mm_mlflow.datasets import bind

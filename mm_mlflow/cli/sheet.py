@@ -11,7 +11,7 @@ import click
 from mm_mlflow import console
 from mm_mlflow.cli.asked import asked as parse_asked
 from mm_mlflow.cli.asked import inference_options
-from mm_mlflow.cli.shared import command, open_design, open_store, print_json
+from mm_mlflow.cli.shared import check_destination, command, open_design, open_store, print_json
 
 if TYPE_CHECKING:
     from mm_mlflow.design import Design
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write files, not a run."
 )
+@click.option(
+    "--report-experiment", metavar="NAME", help="The report run goes there  [default: the same]"
+)
 def sheet(
     design: str | None,
     metrics: Sequence[str],
@@ -42,6 +45,7 @@ def sheet(
     mixed: bool,
     confirm_labels: bool,
     out: Path | None,
+    report_experiment: str | None,
     tracking_uri: str | None,
     experiment_name: str | None,
     as_json: bool,
@@ -52,6 +56,7 @@ def sheet(
     Runs may be any program's: where no sweep is, their params tell the axes, the seed and the default.
     """
     asked = parse_asked(axes=axes, **layout)
+    check_destination(out, report_experiment)
     plan = open_design(design) if design else None
     store = open_store(tracking_uri, experiment_name, plan)
     publish_sheets(
@@ -59,6 +64,7 @@ def sheet(
         plan,
         quiet=False,
         out=out,
+        report_experiment=report_experiment,
         as_json=as_json,
         metrics=metrics,
         asked=asked,
@@ -74,6 +80,7 @@ def publish_sheets(
     *,
     quiet: bool,
     out: Path | None = None,
+    report_experiment: str | None = None,
     as_json: bool = False,
     metrics: Sequence[str] = (),
     asked: Asked | None = None,
@@ -113,11 +120,14 @@ def publish_sheets(
     arguments = {key: value for key, value in options.items() if value not in ((), None, False)}
     if explicit:
         arguments["design"] = plan.id
-    run_id = None
-    if out is None:
-        run_id = experiment.publish(store, report, arguments)
-    else:
+    run_id = refused = None
+    if out is not None:
         experiment.save(out, report)
+    else:
+        try:
+            run_id = experiment.publish(store, report, arguments, into=report_experiment)
+        except experiment.Refused as error:  # what was found out is told all the same
+            refused = error
     if as_json:
         reference = {"id": store.experiment.id, "name": store.experiment.name}
         sheets = [sheet.to_dict() for sheet in report.sheets]
@@ -125,7 +135,11 @@ def publish_sheets(
     elif not quiet:
         console.tell_report(report)
         click.echo("")
-        click.echo(
-            console.where_to_look(store, run_id) if run_id else f"Written to {out}: open index.html"
-        )
+        if run_id:
+            target = experiment.report_store(store, report_experiment)
+            click.echo(console.where_to_look(target, run_id))
+        elif not refused:
+            click.echo(f"Written to {out}: open index.html")
+    if refused:
+        raise refused
     return run_id

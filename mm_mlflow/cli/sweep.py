@@ -68,10 +68,12 @@ def sweep(
     if not as_json:
         console.tell_sweep(result)
     document = _sweep_document(result)
-    if with_sheet and len(result.failed) < result.planned:
-        document["report_run_id"] = publish_sheets(store, plan, quiet=as_json, of_sweep=True)
-    if as_json:
-        print_json(document)
+    try:
+        if with_sheet and len(result.failed) < result.planned:
+            document["report_run_id"] = publish_sheets(store, plan, quiet=as_json, of_sweep=True)
+    finally:  # whatever becomes of the sheets, the cells are there
+        if as_json:
+            print_json(document)
     if result.failed:
         raise Failed
 

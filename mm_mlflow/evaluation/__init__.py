@@ -31,6 +31,12 @@ INTERVENTIONS: dict[str, str] = {
 _LAZY = {
     "Evaluation": "mm_mlflow.evaluation.run",
     "evaluate": "mm_mlflow.evaluation.run",
+    "PredictFunction": "mm_mlflow.evaluation.adapter",
+    "from_estimator": "mm_mlflow.evaluation.adapter",
+    "from_output": "mm_mlflow.evaluation.adapter",
+    "from_pyfunc": "mm_mlflow.evaluation.adapter",
+    "impossible": "mm_mlflow.evaluation.adapter",
+    "split_tasks": "mm_mlflow.evaluation.adapter",
     "Task": "mm_mlflow.evaluation.planning",
     "metric_records": "mm_mlflow.evaluation.planning",
     "plan": "mm_mlflow.evaluation.planning",
@@ -58,6 +64,12 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot see __getatt
     from mm_mlflow.evaluation.accuracy import Accuracy as Accuracy
     from mm_mlflow.evaluation.accuracy import GroupAccuracy as GroupAccuracy
     from mm_mlflow.evaluation.accuracy import OODAccuracy as OODAccuracy
+    from mm_mlflow.evaluation.adapter import PredictFunction as PredictFunction
+    from mm_mlflow.evaluation.adapter import from_estimator as from_estimator
+    from mm_mlflow.evaluation.adapter import from_output as from_output
+    from mm_mlflow.evaluation.adapter import from_pyfunc as from_pyfunc
+    from mm_mlflow.evaluation.adapter import impossible as impossible
+    from mm_mlflow.evaluation.adapter import split_tasks as split_tasks
     from mm_mlflow.evaluation.base import Intervention as Intervention
     from mm_mlflow.evaluation.corruption import Corruption as Corruption
     from mm_mlflow.evaluation.groups import FalsePositiveRateGap as FalsePositiveRateGap

@@ -68,6 +68,7 @@ class Intervention(ABC):
         spelling: the name in keys and design files of fields that Python cannot spell (``lambda``).
         bounded: whether perturbed images must stay in [0, 1].
         monotone: whether more strength can only hurt, so that checks may hold it to that.
+        scaled: whether the size of differences between logits matters, and not their order alone.
         names_data: whether the key names the split by itself, so that ``.split-...`` is not added.
         higher_is_better: False for gaps, of which the smallest is the best.
     """
@@ -80,6 +81,7 @@ class Intervention(ABC):
     spelling: ClassVar[Mapping[str, str]] = {}
     bounded: ClassVar[bool] = True
     monotone: ClassVar[bool] = False
+    scaled: ClassVar[bool] = False
     names_data: ClassVar[bool] = False
     higher_is_better: ClassVar[bool] = True
 

@@ -26,6 +26,7 @@ class OutputPerturbation(LogitsIntervention):
     metric: ClassVar[str] = "output_perturbation_accuracy"
     strengths: ClassVar[tuple[str, ...]] = ("lam",)
     spelling: ClassVar[Mapping[str, str]] = {"lam": "lambda"}
+    scaled: ClassVar[bool] = True
 
     lam: float
 

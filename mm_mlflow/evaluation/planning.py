@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mm_mlflow import registry
-from mm_mlflow.design import DatasetSpec, InterventionSpec
+from mm_mlflow.design import DatasetSpec, InterventionSpec, canonical_json
 from mm_mlflow.errors import InvalidInput, unknown
 from mm_mlflow.evaluation import GROUP, INTERVENTIONS
 from mm_mlflow.evaluation.base import Intervention, LogitsIntervention
@@ -130,6 +130,11 @@ def plan_recorded(
             )
         if (task.key, task.split.digest, task.n) != expected:
             raise InvalidInput(f"{key}: its record makes metric {task.key!r} of {task.n} examples")
+        for name, value in record["parameters"].items():
+            if canonical_json(task.parameters.get(name)) != canonical_json(value):
+                raise InvalidInput(
+                    f"{key}: its record has {name} {value!r}, which this version cannot take again"
+                )
         tasks.append(task)
     return tuple(tasks)
 

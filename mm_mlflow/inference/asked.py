@@ -14,6 +14,7 @@ class Asked:
     Attributes:
         seed_param: the param (or ``tag:NAME``) that is the seed.
         axes: only the tables of these; a param that is ignored, or a candidate, becomes an axis.
+        ignore: params and tags that make no configuration.
         default: levels of the default configuration.
         pool: average over the other axes in place of holding them at their default.
         columns: an axis whose levels are the columns in place of the seed.
@@ -24,6 +25,7 @@ class Asked:
 
     seed_param: str | None = None
     axes: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
     default: Mapping[str, str] = field(default_factory=dict)
     pool: bool = False
     columns: str | None = None
@@ -42,6 +44,7 @@ class Asked:
         options = {
             "seed_param": self.seed_param,
             "axis": list(self.axes),
+            "ignore": list(self.ignore),
             "default": dict(self.default),
             "pool": self.pool,
             "columns": self.columns,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ class Roles:
 
     Attributes:
         seed: the column of seeds, None where runs of a configuration can only be numbered.
-        axes: in natural order of their names.
+        axes: in natural order of their names, params before tags.
+        held: candidates that make configurations, though no table is theirs.
         applies: per axis that some runs lack because another axis makes it meaningless, ``(n,)``
             booleans: where it has a meaning.
         ignored, candidates: names with reasons.
@@ -35,6 +37,7 @@ class Roles:
 
     seed: Column | None
     axes: tuple[Column, ...]
+    held: tuple[Column, ...]
     applies: Mapping[str, np.ndarray]
     ignored: Mapping[str, str]
     candidates: Mapping[str, str]
@@ -47,14 +50,15 @@ def roles(found: Mapping[str, Column], asked: Asked) -> Roles:
     Raises:
         InvalidInput: a name that no run has, or a seed that cannot be told.
     """
-    asked_for = [*asked.named, *asked.bins, *([asked.seed_param] if asked.seed_param else [])]
+    seeds = [asked.seed_param] if asked.seed_param else []
+    asked_for = [*asked.named, *asked.bins, *asked.ignore, *seeds]
     for name in asked_for:
         if name not in found:
             raise unknown("param or tag", name, found)
     for name in (*asked.named, *asked.bins):
         if len(found[name].levels) < 2:
             raise InvalidInput(f"{name} is no axis: it is {found[name].levels[0]!r} in every run")
-    ignored: dict[str, str] = {}
+    ignored: dict[str, str] = dict.fromkeys(asked.ignore, "as asked")
     candidates: dict[str, str] = {}
     seed, notes = _seed(found, asked, ignored)
     varying: dict[str, Column] = {}
@@ -72,10 +76,29 @@ def roles(found: Mapping[str, Column], asked: Asked) -> Roles:
         else:
             varying[name] = item
     axes = _independent(varying, seed, asked, ignored)
+    for name in asked.bins:
+        candidates.pop(name, None)
+    held: list[Column] = []
+    if not _float(axes, seed, asked):
+        held = [found[name] for name in candidates]
     if len(axes) == 1 and not asked.named:
-        axes = _confounded(axes[0], varying, ignored)
+        axes, confounded = _confounded(axes[0], varying, ignored)
+        candidates |= {item.name: f"varies with {confounded[0].name}" for item in confounded[1:]}
+        candidates |= {item.name: f"{item.distinct} values" for item in confounded[:1]}
+        held += confounded
     applies = {item.name: mask for item in axes if (mask := _conditional(item, axes)) is not None}
-    return Roles(seed, tuple(axes), applies, ignored, candidates, tuple(notes))
+    return Roles(seed, tuple(axes), tuple(held), applies, ignored, candidates, tuple(notes))
+
+
+def _float(axes: Sequence[Column], seed: Column | None, asked: Asked) -> bool:
+    """Whether candidates may vary within a configuration: the user asks for tables all the same, or
+    the axes and a seed tell (nearly) every run, so that a number of its own is just one more name."""
+    if asked.axes or asked.pool or asked.columns:
+        return True
+    if seed is None:
+        return False
+    cells = set(zip(*(item.codes.tolist() for item in [*axes, seed]), strict=True))
+    return len(cells) > len(seed.codes) / 2
 
 
 # ---- the seed ----
@@ -106,9 +129,9 @@ def _seed(
         words = (
             f"{', '.join(item.name for item in named)} is the same in every run"
             if named
-            else "no param is named like a seed (--seed-param names one)"
+            else "no param is named like one (--seed-param names it)"
         )
-        return None, [f"Columns number the runs of each configuration: {words}."]
+        return None, [f"No seed: {words}. Runs of one configuration are only numbered."]
     first = varying[0]
     for other in varying[1:]:
         if not _same_partition(first, other):
@@ -128,9 +151,7 @@ def _identifies(item: Column) -> str | None:
     """Why a column of text only says which run it is; None if it may be an axis."""
     own = [str(level) for level in item.levels if level != NOT_SET]
     if item.numeric:
-        # A tag that is a number, different in each run, is a count or a time.
-        tag = item.name.startswith(TAG)
-        return "unique number" if tag and _nearly_unique(item) else None
+        return "a number in a tag" if item.name.startswith(TAG) else None
     if sum(_PATH.fullmatch(text) is not None for text in own) > len(own) / 2:
         return "path"
     runs = int(item.is_set.sum())
@@ -149,13 +170,19 @@ def _independent(
 ) -> list[Column]:
     """The columns that vary on their own: not as another does, nor as the seed, nor all at once."""
     kept: list[Column] = []
+    # Of two that vary alike, the one that every run has speaks for both; a param before a tag, and the
+    # shorter name.
+    whole_first = sorted(
+        varying.values(),
+        key=lambda item: (NOT_SET in item.levels, item.name.startswith(TAG), len(item.name)),
+    )
 
     def drop(item: Column, reason: str) -> None:
         if item.name not in asked.named:
             kept.remove(item)
             ignored[item.name] = reason
 
-    for item in varying.values():
+    for item in whole_first:
         twin = next((other for other in kept if _same_partition(other, item)), None)
         kept.append(item)
         if twin is not None:
@@ -165,30 +192,45 @@ def _independent(
         for item in [item for item in kept if _determines(seed, item)]:
             drop(item, f"follows {seed.name}")
     # Before what follows one axis: a name of the whole configuration determines every axis.
-    for item in kept:
+    for item in kept.copy():
         if _names_configurations(item, [other for other in kept if other is not item]):
             drop(item, "names a configuration")
-    for item in kept:
+    for item in kept.copy():
         others = [other for other in kept if other is not item]
         source = next((other for other in others if _determines(other, item)), None)
         if source is not None:
             drop(item, f"follows {source.name}")
-    return kept
+    return [item for item in varying.values() if item in kept]
 
 
 def _confounded(
     only: Column, varying: Mapping[str, Column], ignored: dict[str, str]
-) -> list[Column]:
-    """``only`` with the columns that vary just as it does, if it cannot stand for them: in a repeated
-    random search each value of one param goes with a value of every other."""
-    found = [only]
-    for name, item in varying.items():
-        reason = ignored.get(name, "")
-        twin = reason == f"same as {only.name}" and item.numeric and item.levels != only.levels
-        if only.numeric and (twin or reason == f"follows {only.name}"):
-            del ignored[name]
-            found.append(item)
-    return sorted(found, key=lambda item: list(varying).index(item.name))
+) -> tuple[list[Column], list[Column]]:
+    """The axes, and what no table can tell apart: in a repeated random search each value of one param
+    goes with one value of every other. A number that rises or falls with ``only`` is derived from it;
+    where any goes up and down, none is."""
+    followers = [
+        item
+        for name, item in varying.items()
+        if ignored.get(name) in {f"same as {only.name}", f"follows {only.name}"}
+    ]
+    others = [
+        item for item in followers if item.numeric or ignored[item.name].startswith("follows")
+    ]
+    if not only.numeric or all(_derived(only, item) for item in others):
+        return [only], []
+    for item in others:
+        del ignored[item.name]
+    return [], [item for item in varying.values() if item is only or item in others]
+
+
+def _derived(only: Column, item: Column) -> bool:
+    """Whether the levels of ``item`` come in one piece each, and numbers in order, along ``only``."""
+    pairs = sorted(set(zip(only.codes.tolist(), item.codes.tolist(), strict=True)))
+    along = [code for _, code in pairs]
+    changes = sum(one != other for one, other in itertools.pairwise(along))
+    ordered = along in (sorted(along), sorted(along, reverse=True))
+    return ordered if item.numeric else changes == len(item.levels) - 1
 
 
 def _same_partition(one: Column, other: Column) -> bool:
@@ -210,10 +252,12 @@ def _repeats(seed: Column) -> bool:
 
 
 def _names_configurations(item: Column, others: Sequence[Column]) -> bool:
-    """Whether a column of text is at least as fine as two or more others together."""
+    """Whether a column of text is at least as fine as two or more others together; those that some
+    runs lack may be params of just one of its levels."""
+    whole = [other for other in others if NOT_SET not in other.levels]
     return (
         not item.numeric
-        and len(others) > 1
+        and len(whole) > 1
         and all(_determines(item, other) for other in others)
         and not any(_determines(other, item) for other in others)
     )

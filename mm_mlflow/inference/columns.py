@@ -17,6 +17,8 @@ NOT_SET = "(not set)"
 TAG = "tag:"
 # What MLflow itself and this program keep with a run.
 _SYSTEM_TAGS = ("mlflow.", "mm.")
+# What Optuna's callback keeps with a run beside the params of the trial.
+_OPTUNA = re.compile(r"number|state|direction|datetime_(start|complete)|.*_distribution", re.DOTALL)
 _LONG = 500  # characters: longer text is a document, not a level
 
 
@@ -108,6 +110,8 @@ def columns(runs: Sequence[RawRun]) -> dict[str, Column]:
     """Every param, then every tag of the user's own that all runs have, by name; in natural order."""
     params = sorted({name for run in runs for name in run.params}, key=order)
     tags = set.intersection(*(set(run.tags) for run in runs)) if runs else set()
+    if "datetime_start" in tags:
+        tags = {tag for tag in tags if not _OPTUNA.fullmatch(tag)}
     own = sorted((tag for tag in tags if not tag.startswith(_SYSTEM_TAGS)), key=order)
     found = {name: column(name, [run.params.get(name) for run in runs]) for name in params}
     for tag in own:

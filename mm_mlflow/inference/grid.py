@@ -30,7 +30,8 @@ class Grid:
         cells: id of the cell by (configuration, column value).
         done: ids of cells that a finished run fills.
         columns: all column values, in order.
-        paired: whether a column is a seed that configurations share, not just a number.
+        planned: columns that are seeds, which configurations share, as text; none of them if columns
+            only number runs.
     """
 
     axes: tuple[Column, ...]
@@ -40,7 +41,12 @@ class Grid:
     cells: Mapping[tuple[int, Scalar], str]
     done: frozenset[str]
     columns: tuple[Scalar, ...]
-    paired: bool
+    planned: frozenset[str]
+
+    @property
+    def paired(self) -> bool:
+        """Whether the runs of a column have their seed in common."""
+        return bool(self.planned)
 
     def position(self, axis: str) -> int:
         """Of an axis among :attr:`axes`."""
@@ -135,8 +141,8 @@ def _columns_of(grid: Grid, rows: Iterable[int]) -> tuple[Scalar, ...]:
 
 
 def _cell(grid: Grid, configuration: int, column: Scalar) -> tuple[str, ...]:
-    """The entry of a configuration and a seed; with shared seeds, one that has no run is a hole."""
-    if grid.paired or (configuration, column) in grid.cells:
+    """The entry of a configuration and a column; a seed that has no run is a hole."""
+    if str(column) in grid.planned or (configuration, column) in grid.cells:
         return (grid.cells.get((configuration, column), cell_id(configuration, column)),)
     return ()
 
@@ -294,6 +300,7 @@ def binned_table(item: Column, cells: Sequence[str | None]) -> TablePlan:
             tuple((row[j],) if j < len(row) else () for j in range(widest)) for row in rows
         ),
         paired=False,
+        binned=True,
     )
 
 

@@ -21,12 +21,12 @@ from mm_mlflow.frame import (
 )
 from mm_mlflow.inference.asked import Asked
 from mm_mlflow.inference.axes import Roles, roles
-from mm_mlflow.inference.columns import columns, misspelt
+from mm_mlflow.inference.columns import NOT_SET, columns, misspelt, order
 from mm_mlflow.inference.grid import Grid, words
 from mm_mlflow.inference.laying import lay_out, pooled, refuse_nothing
-from mm_mlflow.inference.placing import Placed, comparable, extended, place
+from mm_mlflow.inference.placing import REPLICATE, Placed, comparable, extended, place
 from mm_mlflow.inference.runs import choose
-from mm_mlflow.plan import Plan
+from mm_mlflow.plan import Plan, TablePlan
 
 
 def infer(
@@ -54,39 +54,62 @@ def infer(
     placed = place(members, len(chosen.runs), role, asked)
     refuse_nothing(placed, role, asked)
     tables, layout, default, notes = lay_out(placed, role, found, asked)
+    shown = tuple(t for t in tables if not asked.axes or t.axis in (*asked.axes, *asked.bins))
     seeds = [role.seed] if role.seed is not None else []
+    ignored = dict(role.ignored)
+    if role.seed is not None and placed.column_word == REPLICATE:
+        ignored[role.seed.name] = "seed, shared by no two configurations"
     plan = Plan(
         id=digest([experiment.id, layout, [[t.axis, list(t.levels)] for t in tables]]),
         name=experiment.name,
         layout=layout,
-        axes={item.name: item.levels for item in role.axes},
+        axes=_axes(placed, role, tables),
         default={} if default is None else placed.grid.levels(default),
         seed_axis=asked.columns or placed.column_word,
-        columns=(
-            placed.grid.axes[placed.grid.position(asked.columns)].levels
-            if asked.columns
-            else placed.grid.columns
-        ),
-        tables=tuple(
-            table for table in tables if not asked.axes or table.axis in (*asked.axes, *asked.bins)
-        ),
+        columns=_columns(placed.grid, tables),
+        tables=shown,
         inferred=True,
-        ignored=role.ignored,
+        ignored=ignored,
         candidates=role.candidates,
         notes=(
             *chosen.notes,
-            *(placed.notes if tables else ()),
+            *placed.notes,
             *notes,
             *misspelt([*role.axes, *seeds]),
         ),
         pooled=pooled(asked),
     )
-    return _frame(placed, role, plan, default, experiment), plan
+    return _frame(placed, plan, default, experiment), plan
 
 
-def _frame(
-    placed: Placed, role: Roles, plan: Plan, default: int | None, experiment: ExperimentRef
-) -> Frame:
+def _axes(
+    placed: Placed, role: Roles, tables: Sequence[TablePlan]
+) -> dict[str, tuple[Scalar, ...]]:
+    """Levels by axis: those of finished runs, those that tables show though all their runs failed, and
+    bins. That an axis has no meaning for some runs is no level of it."""
+    grid = placed.grid
+    shown = {table.axis: set(map(str, table.levels)) for table in tables}
+    axes: dict[str, tuple[Scalar, ...]] = {}
+    for position, item in enumerate(role.axes):
+        used = set(grid.codes[grid.counts > 0, position].tolist())
+        axes[item.name] = tuple(
+            level
+            for code, level in enumerate(item.levels)
+            if (code in used or str(level) in shown.get(item.name, ()))
+            and not (level == NOT_SET and item.name in role.applies)
+        )
+    bins = {table.axis: table.levels for table in tables if table.binned}
+    return axes | bins
+
+
+def _columns(grid: Grid, tables: Sequence[TablePlan]) -> tuple[Scalar, ...]:
+    """The columns of all tables; of the grid where there is no table."""
+    if not tables:
+        return grid.columns
+    return tuple(sorted({str(c): c for t in tables for c in t.columns}.values(), key=order))
+
+
+def _frame(placed: Placed, plan: Plan, default: int | None, experiment: ExperimentRef) -> Frame:
     grid = placed.grid
     planned = {cell for table in plan.tables for row in table.cells for ids in row for cell in ids}
     where = {cell: pair for pair, cell in grid.cells.items()}
@@ -110,7 +133,7 @@ def _frame(
         axes=pd.DataFrame(
             [grid.levels(configuration) for (configuration, _), _ in every],
             index=index,
-            columns=[item.name for item in role.axes],
+            columns=[item.name for item in grid.axes],
             dtype=object,
         ),
         values=metric_values(index, counted),

@@ -30,7 +30,7 @@ def refuse_nothing(placed: Placed, role: Roles, asked: Asked) -> None:
     Raises:
         InvalidInput: no axis, no candidate and no seed varies, and nobody asked for replicates.
     """
-    varies = role.axes or role.candidates or asked.bins or role.seed is not None
+    varies = role.axes or role.candidates or role.seed is not None
     if varies or asked.duplicates == "as-replicates":
         return
     unique = [
@@ -64,7 +64,7 @@ def lay_out(
     grid = placed.grid
     if asked.columns and asked.columns in asked.bins:
         raise InvalidInput(f"columns {asked.columns!r} is cut into bins too: choose one of them")
-    default = choose_default(grid, _fixed(role, asked)) if role.axes else None
+    default = choose_default(grid, _fixed(role, asked)) if role.axes and not role.held else None
     tables: list[TablePlan] = []
     if default is not None:
         tables = (
@@ -76,13 +76,15 @@ def lay_out(
     tables = [table for table in tables if table.axis not in asked.bins]
     if tables and default is not None:
         inside = set(np.concatenate(grid.stars(default)).tolist())
-        layout = "star" if len(inside) == len(grid.codes) else "factorial"
+        finished = set(np.flatnonzero(grid.counts).tolist())
+        layout = "star" if inside >= finished else "factorial"
         notes = _layout_notes(grid, role, tables, default, asked, layout)
         return [*tables, *bins], layout, default, notes
-    repeated = (grid.counts > 1).any() and (role.axes or not role.candidates)
-    if not bins and repeated:
-        return [configurations_table(grid)], "repeats", None, _repeats_notes(placed, role)
-    return bins, "none", None, _search_notes(placed, role, asked)
+    if bins:
+        return bins, "bins", None, _search_notes(placed, role, asked)
+    if (grid.counts > 1).any():
+        return [configurations_table(grid)], "repeats", None, _repeats_notes(placed)
+    return [], "none", None, _search_notes(placed, role, asked)
 
 
 def _fixed(role: Roles, asked: Asked) -> dict[int, int]:
@@ -135,11 +137,11 @@ def _layout_notes(
     return notes
 
 
-def _repeats_notes(placed: Placed, role: Roles) -> list[str]:
+def _repeats_notes(placed: Placed) -> list[str]:
     number = int((placed.grid.counts > 0).sum())
     if number == 1:
         return ["No param varies but the seed: these are runs of one configuration."]
-    names = ", ".join(item.name for item in role.axes[:8])
+    names = ", ".join(item.name for item in placed.grid.axes[:8])
     text = (
         f"No table around a default: no two of the {number} configurations differ in one param alone "
         f"({names}). One table shows a row per configuration."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def comparable(failed: Sequence[RawRun], role: Roles) -> list[RawRun]:
     """Failed runs that tell which cell they were to fill: only with a seed and every axis."""
     if role.seed is None:
         return []
-    names = [item.name for item in [*role.axes, role.seed] if item.is_set.all()]
+    names = [item.name for item in [*role.axes, *role.held, role.seed] if item.is_set.all()]
     return [run for run in failed if all(text_of(run, name) is not None for name in names)]
 
 
@@ -59,19 +59,21 @@ def extended(role: Roles, members: Sequence[RawRun]) -> Roles:
     axes = tuple(again(item) for item in role.axes)
     applies = {item.name: item.is_set for item in axes if item.name in role.applies}
     seed = None if role.seed is None else again(role.seed)
-    return Roles(seed, axes, applies, role.ignored, role.candidates, role.notes)
+    held = tuple(again(item) for item in role.held)
+    return replace(role, seed=seed, axes=axes, held=held, applies=applies)
 
 
 def place(members: Sequence[RawRun], finished: int, role: Roles, asked: Asked) -> Placed:
     """Put every run into its cell; the first ``finished`` of ``members`` are FINISHED."""
-    codes = np.stack([item.codes for item in role.axes], axis=1) if role.axes else (
-        np.zeros((len(members), 0), dtype=np.int64)
-    )  # fmt: skip
+    axes = (*role.axes, *role.held)
+    codes = np.array([item.codes for item in axes], dtype=np.int64)
+    codes = codes.reshape(len(axes), len(members)).T
     _, first, of_run = np.unique(codes, axis=0, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))  # by first run, which is what people would call the first
     configuration = rank[of_run.reshape(-1)].tolist()
     starts = np.sort(first)
-    labels, word, notes = _columns(configuration, role, asked)
+    labels, seeds, notes = _columns(configuration, role, asked)
+    word = REPLICATE if seeds is None or role.seed is None else role.seed.name
     pairs = list(zip(configuration, labels, strict=True))
     ids = {pair: cell_id(*pair) for pair in dict.fromkeys(pairs)}
     cell = [ids[pair] for pair in pairs]
@@ -81,24 +83,25 @@ def place(members: Sequence[RawRun], finished: int, role: Roles, asked: Asked) -
         (by_cell if i < finished else failed).setdefault(cell[i], []).append(run)
     for same in by_cell.values():
         same.sort(key=lambda run: (run.end_time or 0, run.start_time, run.run_id), reverse=True)
-    applies = [role.applies.get(item.name, np.ones(len(members), dtype=bool)) for item in role.axes]
+    applies = [role.applies.get(item.name, np.ones(len(members), dtype=bool)) for item in axes]
     grid = Grid(
-        axes=role.axes,
+        axes=axes,
         codes=codes[starts],
         applies=np.stack(applies, axis=1)[starts] if applies else codes[starts].astype(bool),
         counts=np.bincount(configuration[:finished], minlength=len(starts)),
         cells=ids,
         done=frozenset(by_cell),
         columns=tuple(sorted({str(v): v for v in labels}.values(), key=order)),
-        paired=word != REPLICATE,
+        planned=frozenset() if seeds is None else frozenset(map(str, seeds)),
     )
     return Placed(members, finished, grid, cell, word, by_cell, failed, tuple(notes))
 
 
 def _columns(
     configuration: Sequence[int], role: Roles, asked: Asked
-) -> tuple[list[Scalar], str, list[str]]:
-    """The column of every run, what columns are, and sentences about them."""
+) -> tuple[list[Scalar], list[Scalar] | None, list[str]]:
+    """The column of every run; the seeds that are columns, None where runs are only numbered; and
+    sentences about them."""
     seed, notes = role.seed, list(role.notes)
     if seed is not None:
         values = [seed.levels[code] for code in seed.codes.tolist()]
@@ -107,15 +110,15 @@ def _columns(
             holders.setdefault(str(value), set()).add(holder)
         if len(set(configuration)) == 1 or any(len(found) > 1 for found in holders.values()):
             if asked.duplicates == "latest":
-                return values, seed.name, notes
+                return values, values, notes
             numbers = numbered(zip(configuration, map(str, values), strict=True))
             labels: list[Scalar] = [
                 value if number == 1 else f"{value} #{number}"
                 for value, number in zip(values, numbers, strict=True)
             ]
-            return labels, seed.name, notes
+            return labels, values, notes
         notes.append(
             f"No two configurations share a value of {seed.name}, so columns number the runs of each "
             "configuration."
         )
-    return list(numbered(configuration)), REPLICATE, notes
+    return list(numbered(configuration)), None, notes

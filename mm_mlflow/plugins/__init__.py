@@ -1,1 +1,1 @@
-"""MLflow plugins, one file each, found by their entry points in ``setup.cfg``."""
+"""MLflow's own entry points, one file each. MLflow loads them by name; this imports nothing."""

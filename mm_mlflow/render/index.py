@@ -181,6 +181,7 @@ def _design(report: Report) -> Iterator[str]:
         "star": "one axis at a time around the default configuration",
         "factorial": "combinations of levels" if plan.inferred else "every combination of levels",
         "repeats": "a row per configuration: no two differ in one param alone",
+        "bins": "all runs, grouped by a number whatever their other params",
         "none": "no table: no two runs differ in one param alone",
     }[plan.layout]
     planned = "run" if plan.inferred else "planned run"

@@ -40,6 +40,7 @@ from mm_mlflow.tracking.registry import (
 from mm_mlflow.tracking.store import (
     Store,
     connect,
+    explain,
     open_store,
     reading_errors,
 )
@@ -49,6 +50,7 @@ from mm_mlflow.tracking.writing import (
     log,
     log_dataset,
     log_files,
+    log_folder,
     mark_launcher,
     now_ms,
     project_run,
@@ -67,6 +69,7 @@ __all__ = [
     "connect",
     "create_run",
     "evaluations",
+    "explain",
     "finish",
     "has_artifact",
     "heartbeat",
@@ -74,6 +77,7 @@ __all__ = [
     "log",
     "log_dataset",
     "log_files",
+    "log_folder",
     "mark_launcher",
     "missing_params",
     "newest_dataset",

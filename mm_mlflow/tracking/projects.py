@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow.exceptions import MlflowException
 from mlflow.projects.submitted_run import LocalSubmittedRun
 from mlflow.projects.utils import (
     MLFLOW_LOCAL_BACKEND_RUN_ID_CONFIG,
@@ -31,7 +30,6 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_SOURCE_NAME,
     MLFLOW_SOURCE_TYPE,
 )
-from mlflow.utils.process import ShellCommandException
 
 from mm_mlflow.errors import InvalidInput, MultiplicityError
 from mm_mlflow.tracking.store import Store
@@ -103,8 +101,11 @@ def fetch_project(
         InvalidInput: no such project, version or entry point, or a parameter that has no value.
     """
     try:
-        folder = str(fetch_and_validate_project(uri, version, entry_point, dict(parameters)))
-        project = load_project(folder)
+        fetched = fetch_and_validate_project(  # type: ignore[no-untyped-call]
+            uri, version, entry_point, dict(parameters)
+        )
+        folder = str(fetched)
+        project = load_project(folder)  # type: ignore[no-untyped-call]
         found = project.get_entry_point(entry_point)
     except Exception as error:  # git's, YAML's, MLflow's: a project may be broken anyhow
         text = " ".join(f"{type(error).__name__}: {error}".split())
@@ -139,7 +140,7 @@ def run_entry_point(
 
     def launched(command: str, work_dir: str, *_: object, **__: object) -> LocalSubmittedRun:
         launch(command, work_dir)
-        return LocalSubmittedRun(run_id, None)
+        return LocalSubmittedRun(run_id, None)  # type: ignore[no-untyped-call]
 
     config = {**dict.fromkeys(OPTIONS), **checkout.options}
     config[PROJECT_SYNCHRONOUS] = True
@@ -147,7 +148,7 @@ def run_entry_point(
     config[MLFLOW_LOCAL_BACKEND_RUN_ID_CONFIG] = run_id
     with _tracking_uri(store.uri), _replaced(local, "_run_entry_point", launched):
         try:
-            local.LocalBackend().run(
+            local.LocalBackend().run(  # type: ignore[no-untyped-call]
                 checkout.folder,
                 checkout.entry_point,
                 dict(parameters),
@@ -156,7 +157,7 @@ def run_entry_point(
                 store.uri,
                 store.experiment.id,
             )
-        except (MlflowException, ShellCommandException, OSError) as error:
+        except Exception as error:  # as above
             text = " ".join(f"{type(error).__name__}: {error}".split())
             raise ProjectError(
                 f"project {checkout.name!r} with --env-manager {checkout.env_manager}: {text[:500]}"

@@ -122,17 +122,8 @@ def with_records(store: Store, runs: Sequence[RawRun]) -> list[RawRun]:
     def complete(run: RawRun) -> RawRun | None:
         if run.kind != "cell" or run.status != "FINISHED" or "mm.project" in run.tags:
             return run  # a project's cell says nothing of its metrics
-        records: dict[str, Any] = {}
-        checks: list[str] = []
         try:
-            for _, document in evaluations(store, run.run_id):
-                records |= document["metrics"]
-                checks += document["checks"]["failed"]
-            if not records:
-                raise TrackingError(
-                    f"run {run.run_id} is a finished cell without its metrics.json: "
-                    "are its artifacts where this machine can read them?"
-                )
+            records, checks = _records(store, run.run_id)
         except TrackingError:
             if _exists(store, run.run_id):
                 raise
@@ -140,14 +131,27 @@ def with_records(store: Store, runs: Sequence[RawRun]) -> list[RawRun]:
                 "run %s (%s) was deleted while it was read: it is left out", run.run_id, run.name
             )
             return None
-        except (KeyError, TypeError) as error:
-            raise TrackingError(
-                f"run {run.run_id}: metrics.json cannot be read: {error!r}"
-            ) from error
-        return replace(run, records=records, checks=tuple(checks))
+        return replace(run, records=records, checks=checks)
 
     with reading_errors(store.uri), ThreadPoolExecutor(max_workers=8) as pool:
         return [run for run in pool.map(complete, runs) if run is not None]
+
+
+def _records(store: Store, run_id: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    records: dict[str, Any] = {}
+    checks: list[str] = []
+    for _, document in evaluations(store, run_id):
+        try:
+            records |= document["metrics"]
+            checks += document["checks"]["failed"]
+        except (KeyError, TypeError) as error:
+            raise TrackingError(f"run {run_id}: metrics.json cannot be read: {error!r}") from error
+    if not records:
+        raise TrackingError(
+            f"run {run_id} is a finished cell without its metrics.json: "
+            "are its artifacts where this machine can read them?"
+        )
+    return records, tuple(checks)
 
 
 def _exists(store: Store, run_id: str) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import requests
 from mlflow import MlflowClient
@@ -17,7 +18,13 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import get_tracking_uri
 from sqlalchemy.exc import SQLAlchemyError
 
-from mm_mlflow.errors import InvalidInput, TrackingError, UnknownExperiment, unknown
+from mm_mlflow.errors import (
+    InvalidInput,
+    MultiplicityError,
+    TrackingError,
+    UnknownExperiment,
+    unknown,
+)
 from mm_mlflow.frame import ExperimentRef
 
 _CONNECT_SECONDS = 5.0
@@ -42,15 +49,19 @@ class Store:
         return MlflowClient(tracking_uri=self.uri)
 
 
-def connect(uri: str | None = None) -> str:
+def connect(uri: str | None = None, *, create: bool = False) -> str:
     """The tracking URI to use, after one quick attempt to reach a server.
 
     Raises:
+        UnknownExperiment: ``create`` is false and the URI names a database or a folder that holds no
+            MLflow runs: MLflow would make them there.
         TrackingError: nothing answers (MLflow itself would go on trying for minutes: seen).
     """
     uri = uri or get_tracking_uri()
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+    if not create:
+        _refuse_nothing(uri)
     address = urlsplit(uri)
     if address.scheme in {"http", "https"}:
         port = address.port or {"http": 80, "https": 443}[address.scheme]
@@ -64,6 +75,35 @@ def connect(uri: str | None = None) -> str:
     return uri
 
 
+def _refuse_nothing(uri: str) -> None:
+    """Refuse a local store that is not there, which opening it would create."""
+    if uri.startswith("sqlite:///"):
+        path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+        found = path.is_file() and _holds_experiments(path)
+        what = "is no MLflow database" if path.is_file() else "does not exist"
+    elif uri != "databricks" and urlsplit(uri).scheme in {"", "file"}:
+        path = Path(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri)
+        found = any(path.glob("*/meta.yaml"))
+        what = "holds no MLflow experiments" if path.is_dir() else "does not exist"
+    else:
+        return
+    if not found:
+        raise UnknownExperiment(
+            f"tracking store {uri!r}: {path.name} {what}, and reading creates nothing; name another "
+            "with --tracking-uri or MLFLOW_TRACKING_URI"
+        )
+
+
+def _holds_experiments(path: Path) -> bool:
+    """Whether a sqlite file has MLflow's tables, looked at without touching it."""
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'experiments'"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            return database.execute(query).fetchone() is not None
+    except sqlite3.DatabaseError as error:
+        raise TrackingError(f"tracking store {str(path)!r} cannot be read: {error}") from error
+
+
 @contextmanager
 def reading_errors(uri: str) -> Iterator[None]:
     """Turn what MLflow and its database raise into one line that says what to do."""
@@ -75,7 +115,9 @@ def reading_errors(uri: str) -> Iterator[None]:
 
 def explain(error: Exception) -> str:
     """One line: the status that a server answered, what was wrong in its words, and what to do."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MultiplicityError):  # one line already
+        return text
     status = _status(error, text)
     told = f"status {status}: " if status else ""
     if "out-of-date database schema" in text:
@@ -107,7 +149,7 @@ def _status(error: Exception, text: str) -> int:
     if found:
         return int(found[1] or found[2])
     if isinstance(error, RestException):
-        return int(error.get_http_status_code())
+        return int(error.get_http_status_code())  # type: ignore[no-untyped-call]
     return 0
 
 
@@ -118,10 +160,10 @@ def open_store(
     or name, unless that is just Default: a bare ``mlflow run`` sets id 0), else ``fallback``.
 
     Raises:
-        InvalidInput: no experiment is named, or it does not exist and ``create`` is false.
+        InvalidInput: no experiment is named, or it or the store does not exist and ``create`` is false.
         TrackingError: the store cannot be read or written.
     """
-    uri = connect(uri)
+    uri = connect(uri, create=create)
     with reading_errors(uri):
         client = MlflowClient(tracking_uri=uri)
         name = experiment_name or _named_by_environment(client) or fallback

@@ -29,6 +29,7 @@ from mm_mlflow.tracking.store import Store
 logger = logging.getLogger(__name__)
 
 _NOTE = "mlflow.note.content"
+_LONGEST_TAG = 8000
 
 
 # ---- the run that `mlflow run` made ----
@@ -112,8 +113,13 @@ def log_files(store: Store, run_id: str, files: Iterator[tuple[str, bytes]]) -> 
     """Write ``(path, content)`` pairs as artifacts, in one upload; returns the paths."""
     with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as folder:
         paths = write_files(Path(folder), files)
-        store.client.log_artifacts(run_id, folder)
+        log_folder(store, run_id, Path(folder))
     return paths
+
+
+def log_folder(store: Store, run_id: str, folder: Path) -> None:
+    """Write all that is in ``folder`` as artifacts."""
+    store.client.log_artifacts(run_id, str(folder))
 
 
 def write_files(folder: Path, files: Iterator[tuple[str, bytes]]) -> list[str]:
@@ -152,17 +158,24 @@ def finish(store: Store, run_id: str, status: str = "FINISHED") -> None:
     store.client.set_terminated(run_id, status)
 
 
-def supersede(store: Store, run_id: str, report: str) -> None:
-    """Tag earlier reports of the same kind and arguments with the run that replaces them."""
+def supersede(store: Store, run_id: str, report: str, source: str) -> None:
+    """Mark earlier reports of the same kind and arguments about the experiment ``source`` (an id) as
+    superseded by ``run_id``: in a tag, and in a line at the top of their description."""
     start = store.client.get_run(run_id).info.start_time
+    line = f"Superseded by run [`{run_id}`](#/experiments/{store.experiment.id}/runs/{run_id}).\n\n"
     for run in read_runs(store, "tags.`mm.kind` = 'report'"):
         if (
             run.start_time <= start
             and run.tags.get("mm.report") == report
+            and run.tags.get("mm.experiment", store.experiment.id) == source
             and run.run_id != run_id
             and "mm.superseded_by" not in run.tags
         ):
-            store.client.set_tag(run.run_id, "mm.superseded_by", run_id)
+            tags = {"mm.superseded_by": run_id}
+            note = line + run.tags.get(_NOTE, "")
+            if len(note) <= _LONGEST_TAG:  # MLflow would cut what somebody wrote below
+                tags[_NOTE] = note
+            log(store, run.run_id, tags=tags)
 
 
 def tag_only(store: Store, key: str, value: str, run_ids: Collection[str]) -> int:

@@ -282,7 +282,7 @@ def test_the_depth_with_most_configurations_holds_the_cells() -> None:
     found = [run(99, {"cv": 5}), run(98, {"cv": 6}), *children]
     frame, plan = inferred(found)
     assert (plan.axes, len(frame.cells)) == ({"c": (1, 2)}, 4)
-    assert any("2 that others are nested in" in note for note in plan.notes)
+    assert any("2 top-level or parent" in note for note in plan.notes)
     _, plan = inferred(found, level="top", axes=("cv",))
     assert plan.axes == {"cv": (5, 6)}
     loop = [run(i, {"a": i % 2, "seed": i // 2}, tags={"mlflow.parentRunId": f"run{(i + 1) % 4}"})
@@ -475,7 +475,7 @@ def test_bins_hold_equally_many_runs() -> None:
     for i in range(4):
         mine = sorted(value for value in got.iloc[i] if not math.isnan(value))
         assert mine == sorted(np.flatnonzero(wanted == i).tolist())
-    assert shown.layout == "none"
+    assert shown.layout == "bins"
     assert shown.n_runs == 23
     assert not shown.tables[0].paired
 

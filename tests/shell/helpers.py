@@ -7,14 +7,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from click.testing import Result
+from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
+
+from mm_mlflow.cli import main
 
 Command = Callable[..., Result]
 
 
-def runs_of(kind: str, name: str = "small") -> list[Run]:
+def fails(*arguments: str, code: int = 2) -> str:
+    """The one line on standard error of a command that must fail with ``code``."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("Error: ")
+    return lines[0]
+
+
+def runs_of(kind: str | None, name: str = "small") -> list[Run]:
     client = MlflowClient()
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from helpers import fails
 from mlflow import MlflowClient
 
 from mm_mlflow.cli import main
@@ -32,16 +33,6 @@ CASES = [
     ("lambda: 3", "lambda: .inf", "inf"),
     ("examples: 100", "examples: 1000", "examples 1000 is not allowed: 1 to 719"),
 ]
-
-
-def fails(*arguments: str, code: int = 2) -> str:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("Error: ")
-    return lines[0]
 
 
 @pytest.mark.parametrize(("old", "new", "message"), CASES)

@@ -18,7 +18,6 @@ from mlflow.exceptions import MlflowException
 from mm_mlflow import runner, tracking
 from mm_mlflow.datasets import bind, open_splits
 from mm_mlflow.design import Design
-from mm_mlflow.errors import TrackingError
 from mm_mlflow.tracking import Store
 
 
@@ -252,12 +251,6 @@ def test_a_run_id_of_another_store_is_not_used(
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     command("sweep", small, "--smoke")
     assert len(runs_of("cell")) == 3
-
-
-def test_a_file_store_is_named_with_the_way_out(tmp_path: Path) -> None:
-    """MLflow refuses ./mlruns as a store: the line says how to move it."""
-    with pytest.raises(TrackingError, match="migrate-filestore"):
-        tracking.open_store(str(tmp_path / "files"), "x")
 
 
 @pytest.mark.usefixtures("in_process")

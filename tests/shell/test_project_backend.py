@@ -478,6 +478,17 @@ def test_a_projects_design_is_known_to_the_other_commands(
     assert "no metric" in command("sheet", "--experiment-name", "swept", code=2).stderr
 
 
+@pytest.mark.usefixtures("in_process")
+def test_a_command_that_cannot_be_made_is_one_line(tmp_path: Path, out: Path) -> None:
+    """It names a parameter that the entry point has not."""
+    assert out.is_dir()
+    folder = make(tmp_path, TELL, MLPROJECT.replace("run.sh {rate}", "run.sh {ratio}"))
+    with pytest.raises(ExecutionException, match="some_project.*ratio") as caught:
+        sweep(folder)
+    assert "\n" not in str(caught.value)
+    assert not cells()
+
+
 def material(folder: Path) -> tuple[Design, Material]:
     return prepare(Design.from_mapping(DESIGN), str(folder))
 
