@@ -483,7 +483,7 @@ def test_a_command_that_cannot_be_made_is_one_line(tmp_path: Path, out: Path) ->
     """It names a parameter that the entry point has not."""
     assert out.is_dir()
     folder = make(tmp_path, TELL, MLPROJECT.replace("run.sh {rate}", "run.sh {ratio}"))
-    with pytest.raises(ExecutionException, match="some_project.*ratio") as caught:
+    with pytest.raises(ExecutionException, match=r"some_project.*ratio") as caught:
         sweep(folder)
     assert "\n" not in str(caught.value)
     assert not cells()
