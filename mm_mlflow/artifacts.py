@@ -25,7 +25,7 @@ def evaluated(tasks: Sequence[Task]) -> dict[str, Split]:
 
 def cell_files(cell: Cell, trained: Trained, keep: Keep) -> Iterator[tuple[str, bytes]]:
     """Paths and contents of what a cell stores of its training: enough to know and rebuild it alone."""
-    document = {**cell.canonical(), "locations": cell.dataset.locations or {}}
+    document = {**cell.canonical(), "locations": cell.data.locations or {}}
     yield "cell.json", _json(document)
     if keep.weights == "all":
         yield "model.safetensors", models.to_bytes(trained.model, trained.specification)

@@ -15,10 +15,11 @@ import click
 if TYPE_CHECKING:
     from mm_mlflow.comparison import Comparison
     from mm_mlflow.design import Cell
+    from mm_mlflow.jobs import CellResult
     from mm_mlflow.plan import Plan
     from mm_mlflow.report import Report
-    from mm_mlflow.runner import CellResult, SweepResult
     from mm_mlflow.selection import Selection
+    from mm_mlflow.sweeping import SweepResult
     from mm_mlflow.tracking import Store
 
 

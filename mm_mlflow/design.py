@@ -7,240 +7,46 @@ Section 3.1 of the paper is the model: one axis varies at a time around the defa
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from mm_mlflow.cell import ID_VERSION, STREAMS, Cell
 from mm_mlflow.errors import InvalidInput, unknown
-from mm_mlflow.rules import Rule, parse_top, rules
+from mm_mlflow.specs import (
+    Axis,
+    DatasetSpec,
+    InterventionSpec,
+    Keep,
+    Level,
+    ProjectSpec,
+    Scalar,
+    SelectionSpec,
+    Strict,
+    SweepOptions,
+    TrainingSettings,
+    bundled,
+    canonical_json,
+    digest,
+    normalise,
+    one_line,
+)
 
-Scalar = bool | int | float | str
+__all__ = [
+    "ID_VERSION", "STREAMS", "Axis", "Cell", "DatasetSpec", "Design", "InterventionSpec", "Keep",
+    "Level", "ProjectSpec", "Scalar", "SelectionSpec", "SweepOptions", "Table", "TrainingSettings",
+    "canonical_json", "digest", "normalise", "one_line",
+]  # fmt: skip
 
-ID_VERSION = 1
-STREAMS = ("init", "order", "augment")
 # What MLflow accepts as a param or metric name, without the slash that would make a folder of it.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*")
-
-
-def normalise(value: Any) -> Scalar:
-    """One spelling for each scalar: 128.0, "128" and 128 are one level, as they are one MLflow param.
-
-    Raises:
-        InvalidInput: not a finite number, string or boolean.
-    """
-    if isinstance(value, str):
-        # YAML 1.1 reads 1e-3 as a string. "nan", "inf" and "1_000" stay names.
-        if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", value):
-            return value
-        value = float(value) if re.search(r"[.eE]", value) else int(value)
-    if isinstance(value, bool | int):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return int(value) if value.is_integer() and abs(value) < 2**53 else value
-    raise InvalidInput(f"{value!r} is not allowed: a finite number, a string or a boolean is")
-
-
-def _normalise_deep(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _normalise_deep(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_normalise_deep(item) for item in value]
-    # Text stays text: "007" is a name. Levels have one spelling already (see Level).
-    return value if value is None or isinstance(value, str) else normalise(value)
-
-
-def canonical_json(value: Any) -> str:
-    """The same text for equal content: sorted keys, no spaces, one spelling for each number."""
-    return json.dumps(
-        _normalise_deep(value), sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
-
-
-def digest(value: Any) -> str:
-    """sha256 of the canonical JSON of ``value``, in hexadecimal."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-class _Strict(BaseModel):
-    """Frozen, and an unknown key is refused with its near match and the list of known keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and cls.model_config.get("extra") == "forbid":
-            known = [info.alias or name for name, info in cls.model_fields.items()]
-            for key in data:
-                if key not in known and key not in cls.model_fields:
-                    raise unknown("key", key, known)
-        return data
-
-
-class TrainingSettings(_Strict):
-    """Everything that a training obeys besides its data and its seed.
-
-    Defaults are the paper's recipe as DESIGN reads it (Section 3.1; momentum, weight decay and
-    schedule from the first author's public CIFAR code). All of it enters ``Cell.id``: a setting
-    added later must be left out of :meth:`identity` where it equals the behaviour before it.
-    """
-
-    epochs: int = Field(ge=1)
-    learning_rate: float = Field(default=0.1, gt=0, allow_inf_nan=False)
-    learning_rate_scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    batch_size: int = Field(default=128, ge=1)
-    optimizer: str = "sgd"
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    augmentation: str = "none"
-    architecture: str = "conv"
-    architecture_arguments: dict[str, Any] = Field(default_factory=dict)
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that enter ``Cell.id``."""
-        return self.model_dump()
-
-
-class Level(_Strict):
-    """One value of an axis: a scalar, or a name for a bundle of training settings."""
-
-    name: bool | int | float | str
-    training: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_scalar(cls, data: Any) -> Any:
-        return data if isinstance(data, Mapping | Level) else {"name": data}
-
-    @field_validator("name", mode="before")
-    @classmethod
-    def _one_spelling(cls, value: Any) -> Scalar:
-        return normalise(value)
-
-
-class Axis(_Strict):
-    """An axis of variation and its levels, in the order in which sheets show them."""
-
-    name: str
-    levels: tuple[Level, ...]
-
-    @property
-    def names(self) -> tuple[Scalar, ...]:
-        """The names of the levels."""
-        return tuple(level.name for level in self.levels)
-
-    def level(self, value: Any) -> Level:
-        """The level called ``value``, a scalar or the text that MLflow returns for it.
-
-        Raises:
-            InvalidInput: no level of this axis has that name.
-        """
-        wanted = str(normalise(value))
-        for level in self.levels:
-            if str(level.name) == wanted:
-                return level
-        raise unknown(f"{self.name} level", value, self.names)
-
-
-class DatasetSpec(_Strict):
-    """A dataset's name and arguments. ``locations`` is None until the dataset itself has sorted its
-    arguments into those that determine content and those that only say where to find it."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    name: str
-    locations: dict[str, Any] | None = None
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The arguments that are not locations (all of them, before binding)."""
-        return dict(self.model_extra or {})
-
-    def identity(self) -> dict[str, Any]:
-        """What enters ``Cell.id``."""
-        return {"name": self.name, **self.arguments}
-
-
-class InterventionSpec(_Strict):
-    """An intervention by name, the data it runs on, and its parameters as written.
-
-    ``split`` names a split of the design's dataset (or of ``dataset``, where one is given);
-    ``examples`` takes a fixed part of it, stratified by label.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    name: str
-    split: str = "test"
-    dataset: DatasetSpec | None = None
-    examples: int | None = Field(default=None, ge=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, data: Any) -> Any:
-        return {"name": data} if isinstance(data, str) else data
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The intervention's own parameters."""
-        return dict(self.model_extra or {})
-
-
-class Keep(_Strict):
-    """What a cell stores besides its metrics. Unless logits are kept as float32, each metric's
-    per-example outcomes get a column of their own."""
-
-    weights: Literal["all", "none"] = "all"
-    logits: Literal["float32", "float16", "none"] = "float32"
-
-
-class SelectionSpec(_Strict):
-    """Which models to select, on which metrics, and which others to look at afterwards (Section 4).
-
-    Attributes:
-        top: shares such as ``75%``, each a selection of its own.
-        pareto: the Pareto front.
-        require: thresholds such as ``accuracy>=0.9``, all to be kept.
-        on: metric keys that are selected on.
-        report: metric keys shown before and after; by default all that are not selected on.
-    """
-
-    top: tuple[str, ...] = ()
-    pareto: bool = False
-    require: tuple[str, ...] = ()
-    on: tuple[str, ...] = ()
-    report: tuple[str, ...] = ()
-
-    @field_validator("top", mode="before")
-    @classmethod
-    def _one_spelling(cls, value: Any) -> tuple[str, ...]:
-        listed = value if isinstance(value, list | tuple) else [value]
-        return tuple(parse_top(item).text for item in listed)
-
-    @field_validator("require", "on", "report", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        self.rules()
-        return self
-
-    def rules(self) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
-        """The rules, and the metrics that they are on."""
-        return rules(self.top, pareto=self.pareto, require=self.require, on=self.on)
+_NOT_OF_PROJECTS = ("dataset", "training", "interventions", "selection", "keep")
 
 
 class _Loader(yaml.SafeLoader):
@@ -265,82 +71,6 @@ class _Loader(yaml.SafeLoader):
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One training: a configuration and a seed.
-
-    Attributes:
-        axes: level of every axis, by name.
-        seed: the seed of all three streams (initialisation, order, augmentation).
-        training: the settings, with the levels applied.
-        dataset: the training data; its locations are not part of the identity.
-        label: what people call it: the axes that differ from the default, and the seed.
-        bundled: settings that a bundle level overrides, logged as ``training.*``.
-    """
-
-    axes: Mapping[str, Scalar]
-    seed: int
-    training: TrainingSettings
-    dataset: DatasetSpec
-    label: str = field(compare=False)
-    bundled: Mapping[str, Scalar] = field(compare=False, default_factory=dict)
-
-    @property
-    def configuration(self) -> str:
-        """The label without the seed."""
-        return self.label.rsplit(" seed=", 1)[0]
-
-    def canonical(self) -> dict[str, Any]:
-        """What the id hashes: enough to train this cell again without its design."""
-        return {
-            "id_version": ID_VERSION,
-            "axes": dict(self.axes),
-            "seeds": dict.fromkeys(STREAMS, self.seed),
-            "training": self.training.identity(),
-            "dataset": self.dataset.identity(),
-        }
-
-    @classmethod
-    def from_canonical(
-        cls, document: Mapping[str, Any], locations: Mapping[str, Any], label: str
-    ) -> Self:
-        """The cell whose :meth:`canonical` this is; ``locations`` are its dataset's.
-
-        Raises:
-            InvalidInput: a cell of another version or of another program's project, or one whose
-                streams have different seeds.
-        """
-        if "project" in document:
-            raise InvalidInput("a cell of an MLflow project is trained by that project only")
-        if document.get("id_version") != ID_VERSION:
-            raise InvalidInput(
-                f"id_version {document.get('id_version')!r} is not allowed: {ID_VERSION} is"
-            )
-        try:
-            seeds = {document["seeds"][stream] for stream in STREAMS}
-            if len(seeds) > 1 or not all(type(seed) is int for seed in seeds):
-                raise InvalidInput(f"seeds {document['seeds']} are not allowed: one whole number")
-            return cls(
-                axes={name: normalise(level) for name, level in document["axes"].items()},
-                seed=seeds.pop(),
-                training=TrainingSettings.model_validate(document["training"]),
-                dataset=DatasetSpec(**{**document["dataset"], "locations": dict(locations)}),
-                label=label,
-            )
-        except ValidationError as error:
-            raise InvalidInput(one_line(error)) from error
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InvalidInput(f"not a cell: {error!r}") from error
-
-    @cached_property
-    def id(self) -> str:
-        """sha256 of the canonical JSON, in hexadecimal."""
-        return digest(self.canonical())
-
-    def __hash__(self) -> int:
-        return hash(self.id)
-
-
-@dataclass(frozen=True)
 class Table:
     """The plan of one table of a sheet: levels of one axis by seeds, the other axes at default."""
 
@@ -349,12 +79,17 @@ class Table:
     cells: tuple[tuple[Cell, ...], ...]
 
 
-class Design(_Strict):
-    """What is to be trained and measured; the content of ``design.yaml``."""
+class Design(Strict):
+    """What is to be trained and measured; the content of ``design.yaml``.
+
+    Either ``dataset`` and ``training`` say what a cell is, or ``project`` does: somebody's MLflow
+    project, which trains and measures itself.
+    """
 
     name: str
-    dataset: DatasetSpec
-    training: dict[str, Any]
+    dataset: DatasetSpec | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
+    project: ProjectSpec | None = None
     default: dict[str, Any]
     axes: tuple[Axis, ...]
     seeds: tuple[int, ...]
@@ -362,6 +97,7 @@ class Design(_Strict):
     interventions: tuple[InterventionSpec, ...] = (InterventionSpec(name="accuracy"),)
     selection: SelectionSpec | None = None
     keep: Keep = Keep()
+    sweep: SweepOptions | None = None
 
     # ---- reading ----
 
@@ -378,6 +114,11 @@ class Design(_Strict):
             raise InvalidInput(f"{source}: not YAML: {' '.join(str(error).split())}") from error
         if not isinstance(data, Mapping):
             raise InvalidInput(f"{source}: a mapping is expected, got {type(data).__name__}")
+        return cls.from_mapping(data, source)
+
+    @classmethod
+    def from_mapping(cls, data: Mapping[str, Any], source: str = "design") -> Self:
+        """Check a design that is read already; as :meth:`parse`."""
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -400,9 +141,11 @@ class Design(_Strict):
     def dump(self) -> str:
         """The design as YAML that :meth:`parse` reads back to an equal design."""
         data = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for key in _NOT_OF_PROJECTS if self.project is not None else ():
+            data.pop(key, None)
         data["axes"] = {
             axis.name: [
-                level.model_dump(mode="json") if level.training else level.name
+                level.model_dump(mode="json", exclude_defaults=True) if level.bundle else level.name
                 for level in axis.levels
             ]
             for axis in self.axes
@@ -444,9 +187,42 @@ class Design(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        self._check_subject()
+        self._check_axes()
+        self._check_default()
+        # Every configuration must make valid settings.
+        make = self._settings if self.project is None else self._parameters
+        for axis in self.axes:
+            for level in axis.levels:
+                make({**self.default_levels, axis.name: level.name})
+        if not self.interventions and self.project is None:
+            raise InvalidInput("interventions is empty: at least one is needed, accuracy say")
+        keys = [canonical_json(spec.model_dump(mode="json")) for spec in self.interventions]
+        if len(set(keys)) < len(keys):
+            raise InvalidInput("interventions has the same entry twice")
+        return self
+
+    def _check_subject(self) -> None:
+        """A dataset and its training, or a project."""
+        given = self.model_fields_set
+        if self.project is None:
+            for key in ("dataset", "training"):
+                if key not in given:
+                    raise InvalidInput(f"{key}: Field required")
+            if self.sweep is not None:
+                raise InvalidInput("sweep is for a project's design: `mm-mlflow sweep` has options")
+            return
+        for key in _NOT_OF_PROJECTS:
+            if key in given:
+                raise InvalidInput(
+                    f"{key} is not allowed beside project, which trains and measures itself"
+                )
+        # Frozen for others: nothing has seen this design yet.
+        object.__setattr__(self, "interventions", ())
+
+    def _check_axes(self) -> None:
         if not self.axes:
             raise InvalidInput("axes is empty: at least one axis is needed")
-        settings = TrainingSettings.model_fields
         for axis in self.axes:
             if not _NAME.fullmatch(axis.name) or axis.name.lower() == "seed":
                 raise InvalidInput(
@@ -456,17 +232,33 @@ class Design(_Strict):
             spelled = [str(name) for name in axis.names]
             if len(set(spelled)) < len(spelled):
                 raise InvalidInput(f"axis {axis.name!r} has a level twice: {', '.join(spelled)}")
-            if any(not level.training for level in axis.levels) and axis.name not in settings:
+        if self.project is not None:
+            self.project.check(self.axes)
+        else:
+            self._check_training_axes()
+
+    def _check_training_axes(self) -> None:
+        settings = TrainingSettings.model_fields
+        for axis in self.axes:
+            if any(not level.bundle for level in axis.levels) and axis.name not in settings:
                 raise unknown("training setting in axes", axis.name, settings)
             if axis.name in self.training and not all(level.training for level in axis.levels):
                 raise InvalidInput(
                     f"training sets {axis.name!r}, which is an axis: its default says it already"
                 )
             for level in axis.levels:
+                if level.parameters:
+                    raise InvalidInput(
+                        f"level {level.name!r} of axis {axis.name!r} has parameters: those are of "
+                        "a project's design; a bundle of settings has training"
+                    )
                 for key in level.training:
                     if key not in settings:
                         raise unknown(f"training setting of level {level.name!r}", key, settings)
+
+    def _check_default(self) -> None:
         names = [axis.name for axis in self.axes]
+        settings = TrainingSettings.model_fields if self.project is None else {}
         for name in self.default:
             if name not in names and name in settings:
                 raise InvalidInput(
@@ -482,15 +274,6 @@ class Design(_Strict):
                 axis.level(self.default[axis.name])
             except InvalidInput as error:
                 raise InvalidInput(f"default: {error}") from error
-        for axis in self.axes:  # every configuration must make valid settings
-            for level in axis.levels:
-                self._settings({**self.default_levels, axis.name: level.name})
-        if not self.interventions:
-            raise InvalidInput("interventions is empty: at least one is needed, accuracy say")
-        keys = [canonical_json(spec.model_dump(mode="json")) for spec in self.interventions]
-        if len(set(keys)) < len(keys):
-            raise InvalidInput("interventions has the same entry twice")
-        return self
 
     # ---- the plan ----
 
@@ -503,9 +286,11 @@ class Design(_Strict):
     def id(self) -> str:
         """Hash of the design without its locations."""
         data = self.model_dump(mode="json")
-        if self.selection is None:
-            del data["selection"]  # the key is younger than ids
-        data["dataset"] = self.dataset.identity()
+        del data["sweep"]  # how, not what
+        for key in ("selection", "project"):  # keys that are younger than ids
+            if data[key] is None:
+                del data[key]
+        data["dataset"] = self.dataset.identity() if self.dataset else None
         for spec, item in zip(self.interventions, data["interventions"], strict=True):
             item["dataset"] = spec.dataset.identity() if spec.dataset else None
         return digest(data)
@@ -527,15 +312,12 @@ class Design(_Strict):
             for axis in self.axes
         }
         different = [f"{name}={value}" for name, value in chosen.items() if value != default[name]]
-        settings, bundled = self._settings(chosen)
-        return Cell(
-            axes=chosen,
-            seed=seed,
-            training=settings,
-            dataset=self.dataset,
-            label=" ".join([*(different or ["default"]), f"seed={seed}"]),
-            bundled=bundled,
-        )
+        label = " ".join([*(different or ["default"]), f"seed={seed}"])
+        if self.project is not None:
+            project = self._parameters(chosen)
+            return Cell(chosen, seed, None, None, label, project=project)
+        settings, overridden = self._settings(chosen)
+        return Cell(chosen, seed, settings, self.dataset, label, overridden)
 
     def tables(self) -> tuple[Table, ...]:
         """One table per axis, in the order of ``axes``."""
@@ -571,29 +353,14 @@ class Design(_Strict):
         return self.model_copy(update={"seeds": self.seeds[:1], "layout": "star"})
 
     def _settings(self, levels: Mapping[str, Scalar]) -> tuple[TrainingSettings, dict[str, Scalar]]:
-        merged = dict(self.training)
-        bundled: dict[str, Scalar] = {}
-        for axis in self.axes:
-            level = axis.level(levels[axis.name])
-            for key, value in level.training.items():
-                if bundled.setdefault(key, value) != value:
-                    raise InvalidInput(
-                        f"level {level.name!r} of axis {axis.name!r} sets {key} to {value!r}, "
-                        f"and another level of the same configuration to {bundled[key]!r}"
-                    )
-            if not level.training:
-                merged[axis.name] = level.name
+        overridden = bundled(self.axes, levels)
+        own = {a.name: levels[a.name] for a in self.axes if not a.level(levels[a.name]).bundle}
         try:
-            return TrainingSettings.model_validate(merged | bundled), bundled
+            settings = TrainingSettings.model_validate({**self.training, **own, **overridden})
         except ValidationError as error:
             raise InvalidInput(f"training: {one_line(error)}") from error
+        return settings, overridden
 
-
-def one_line(error: ValidationError) -> str:
-    """The first problem of a pydantic error: place, what is wrong, and the value."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] not in {"value_error", "missing"}:
-        message = f"{message}, got {first['input']!r}"
-    return f"{place}: {message}" if place else message
+    def _parameters(self, levels: Mapping[str, Scalar]) -> ProjectSpec:
+        assert self.project is not None
+        return self.project.applied(self.axes, levels)

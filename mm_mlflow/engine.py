@@ -20,12 +20,11 @@ from mm_mlflow.errors import InvalidInput, TrackingError
 # 1.7 to 1.9 times slower (measured). These keep what a batch frees for the next one: returned to the
 # system and taken again, it costs a page fault every 4 KiB (ResNet-8 on CIFAR: training 1.12 times,
 # PGD 1.25 times slower, measured). One thread per worker is what makes equal cells equal in bits.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**28),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
+    **ONE_THREAD,
 }
 _CONFIGURATION = {
     "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,

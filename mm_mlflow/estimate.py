@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mm_mlflow import models, runner
+from mm_mlflow import models, sweeping
 from mm_mlflow.design import Cell, Design
 from mm_mlflow.frame import RawRun
+from mm_mlflow.sweeping import Adoption
 
 if TYPE_CHECKING:
     from mm_mlflow.runner import Material
@@ -57,14 +58,21 @@ class Forecast:
         }
 
 
-def forecast(design: Design, material: Material, runs: Sequence[RawRun], jobs: int) -> Forecast:
+def forecast(
+    design: Design,
+    material: Material,
+    runs: Sequence[RawRun],
+    jobs: int,
+    adopted: Adoption | None = None,
+) -> Forecast:
     """What a sweep of ``design`` with ``jobs`` workers would do, given the runs that are there.
 
     A cell takes what finished cells of its configuration took on average, or all finished cells
     where there is none of its configuration.
     """
     cells = design.cells()
-    todo, notes = runner.remaining(cells, runs, material.train.digest)
+    filled = adopted.runs if adopted else {}
+    todo, notes = sweeping.remaining(cells, runs, material.digest, filled)
     sizes: dict[str, int] = {}
     for cell in todo:
         sizes.setdefault(cell.configuration, _cell_bytes(design, material, cell))
@@ -81,7 +89,7 @@ def forecast(design: Design, material: Material, runs: Sequence[RawRun], jobs: i
         planned=len(cells),
         bytes=sum(sizes[cell.configuration] for cell in todo),
         seconds=sum(busy) / jobs if everything else None,
-        notes=(*notes, *runner.advice(design, material.train)),
+        notes=(*notes, *(adopted.notes if adopted else ()), *material.advice(design)),
     )
 
 
@@ -90,7 +98,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _cell_bytes(design: Design, material: Material, cell: Cell) -> int:
-    settings = cell.training
+    settings = cell.settings
     spec = models.specification(
         settings.architecture, settings.architecture_arguments, material.train
     )

@@ -75,14 +75,26 @@ def read_planned(
     cells are there. ``runs`` are the experiment's, where they have been read.
     """
     runs = tracking.read_runs(store) if runs is None else runs
-    design = design or tracking.newest_design(store, runs)
+    design = _named(design, runs) if design else tracking.newest_design(store, runs)
     dataset = tracking.newest_dataset(store, runs, design)
     if records:
         planned = {cell.id for cell in design.cells()}
         ours = [run for run in runs if run.tags.get("mm.cell") in planned]
         others = [run for run in runs if run.tags.get("mm.cell") not in planned]
         runs = tracking.with_records(store, ours) + others
-    return conform(runs, design, store.experiment, dataset), design
+    adopted = tracking.adopted_runs(store, runs)
+    return conform(runs, design, store.experiment, dataset, adopted), design
+
+
+def _named(design: Design, runs: Sequence[RawRun]) -> Design:
+    """A project's design is bound to its project by its sweep, and until then its file has no name."""
+    if design.project is None or design.project.name is not None:
+        return design
+    sweeps = [run for run in runs if run.kind == "sweep" and "mm.project" in run.tags]
+    newest = max(sweeps, key=lambda run: run.start_time, default=None)
+    name = newest.tags["mm.project"] if newest else None
+    project = design.project.model_copy(update={"name": name})
+    return design.model_copy(update={"project": project})
 
 
 def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
@@ -98,6 +110,11 @@ def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
         raise InvalidInput(
             f"experiment {frame.experiment.name!r} holds no finished cell of the design "
             f"({len(frame.cells)} planned)"
+        )
+    if not frame.metrics:
+        raise InvalidInput(
+            f"the {int(frame.counted.sum())} finished cells of experiment {frame.experiment.name!r} "
+            "have no metric that a sheet could show"
         )
     chosen: dict[str, None] = {}
     for pattern in patterns:
@@ -334,7 +351,9 @@ def status(frame: Frame) -> dict[str, list[dict[str, Any]]]:
             {"run_id": run.run_id, "status": run.status, "reason": run.tags.get("mm.killed")}
             for run in frame.attempts.get(cell_id, ())
         ]
-        detail = {"run_id": row["run_id"]} if row["run_id"] else {}
+        detail: dict[str, Any] = {"run_id": row["run_id"]} if row["run_id"] else {}
+        if cell_id in frame.adopted:
+            detail["adopted"] = True
         if state != "finished" and attempts:
             detail["attempts"] = attempts
         cells["planned"].append(entry)
@@ -342,7 +361,14 @@ def status(frame: Frame) -> dict[str, list[dict[str, Any]]]:
     return {
         **cells,
         "extra": [_brief(run) for run in (*frame.extra, *frame.mismatched)],
-        "foreign": [_brief(run) for run in frame.foreign],
+        "foreign": [
+            {
+                **_brief(run),
+                "cell": frame.named[run.run_id],
+                "adopted": run.run_id in frame.adopted.values(),
+            }
+            for run in frame.foreign
+        ],
         "duplicates": [
             {"cell": d.cell, "counted": d.counted, "others": list(d.others)}
             for d in frame.duplicates

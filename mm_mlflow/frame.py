@@ -14,12 +14,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from mm_mlflow.design import Cell, Design, Scalar, canonical_json
+from mm_mlflow.design import Cell, Design, canonical_json
 from mm_mlflow.errors import InvalidInput, unknown
+from mm_mlflow.foreign import cell_named_by
 
 Status = Literal["ok", "missing", "failed", "diverged", "excluded", "absent"]
 
 SCHEMA = "1"
+_PARENT = "mlflow.parentRunId"
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,24 @@ class RawRun:
 
 
 def is_finished(run: RawRun, dataset: str | None) -> bool:
-    """Whether a run is a whole cell, trained on the data with this digest (None: any)."""
+    """Whether a run is a whole cell, trained on the data with this digest (None: any).
+
+    A project may end its run long before its process ends: its cells are whole once the worker has
+    seen the process end well.
+    """
     return (
         run.kind == "cell"
         and run.tags.get("mm.schema") == SCHEMA
         and run.status == "FINISHED"
+        and ("mm.project" not in run.tags or run.tags.get("mm.exit_status") == "0")
         and (dataset is None or run.tags.get("mm.dataset") == dataset)
     )
+
+
+def is_open(run: RawRun) -> bool:
+    """Whether somebody may still be at work on a run; that of a project, whatever it says itself."""
+    told = "mm.project" not in run.tags or run.kind != "cell" or "mm.exit_status" in run.tags
+    return run.status == "RUNNING" or (not told and run.status == "FINISHED")
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,8 @@ class Frame:
         within: the width of the accuracy band that :meth:`near_best` kept, or None.
         spread: per metric key, the largest difference between runs of one and the same cell; empty
             where every cell has one run.
+        named: by run id, the planned cell that the params of a foreign run name.
+        adopted: by cell id, the foreign run that fills it.
     """
 
     experiment: ExperimentRef
@@ -121,6 +136,8 @@ class Frame:
     environments: Mapping[str, int]
     within: float | None = None
     spread: Mapping[str, float] = field(default_factory=dict)
+    named: Mapping[str, str] = field(default_factory=dict)
+    adopted: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def counted(self) -> pd.Series:
@@ -219,6 +236,7 @@ def conform(
     design: Design,
     experiment: ExperimentRef,
     dataset: str | None = None,
+    adopted: Mapping[str, str] | None = None,
 ) -> Frame:
     """Match runs to the planned cells of ``design`` by cell id.
 
@@ -226,30 +244,43 @@ def conform(
     ``duplicates``). A cell with attempts of which none finished is ``failed`` if one FAILED, else
     ``missing``. Cells that the plan lacks are ``extra``; runs of other programs whose params name a
     planned cell are ``foreign``. With ``dataset`` (a training digest), finished cells with another
-    one are ``mismatched`` and do not count.
+    one are ``mismatched`` and do not count. ``adopted`` are foreign runs, by cell id, that a sweep was
+    told to count: each fills its cell while the cell has no finished run of its own.
     """
     plan = {cell.id: cell for cell in design.cells()}
+    ours = {run.run_id for run in runs if run.kind == "cell"}
+    named: dict[str, str] = {}
     finished: dict[str, list[RawRun]] = {}
     attempts: dict[str, list[RawRun]] = {}
     extra, foreign, mismatched = [], [], []
     for run in runs:
         cell_id = run.tags.get("mm.cell", "")
         if run.kind is None:
-            if _names_a_cell(run, design, plan):
+            # A cell's project may keep runs of its own below the cell.
+            cell = cell_named_by(run.params, design) if run.tags.get(_PARENT) not in ours else None
+            if cell is not None and cell.id in plan:
                 foreign.append(run)
+                named[run.run_id] = cell.id
         elif run.kind != "cell" or run.tags.get("mm.schema") != SCHEMA:
             continue
         elif cell_id not in plan:
             extra.append(run)
         elif is_finished(run, dataset):
             finished.setdefault(cell_id, []).append(run)
-        elif run.status == "FINISHED":
+        elif is_finished(run, None):
             mismatched.append(run)
         else:
             attempts.setdefault(cell_id, []).append(run)
     for same in finished.values():
         same.sort(key=lambda run: (run.end_time or 0, run.start_time, run.run_id), reverse=True)
-    chosen = {cell_id: same[0] for cell_id, same in finished.items()}
+    own = {cell_id: same[0] for cell_id, same in finished.items()}
+    wanted = {run_id: cell_id for cell_id, run_id in (adopted or {}).items() if cell_id not in own}
+    taken = {
+        named[run.run_id]: run
+        for run in foreign
+        if run.status == "FINISHED" and wanted.get(run.run_id) == named[run.run_id]
+    }
+    chosen = {**taken, **own}
     records, conflicts = merge_records([chosen[cell_id] for cell_id in plan if cell_id in chosen])
     index = pd.Index(plan, name="cell")
     return Frame(
@@ -276,9 +307,11 @@ def conform(
         mismatched=tuple(mismatched),
         attempts={cell_id: tuple(tried) for cell_id, tried in attempts.items()},
         checks={run.run_id: run.checks for run in chosen.values() if run.checks},
-        datasets=Counter(run.tags.get("mm.dataset", "unknown") for run in chosen.values()),
-        environments=Counter(run.tags.get("mm.env", "unknown") for run in chosen.values()),
+        datasets=Counter(run.tags.get("mm.dataset", "unknown") for run in own.values()),
+        environments=Counter(run.tags.get("mm.env", "unknown") for run in own.values()),
         spread=spread(finished.values()),
+        named=named,
+        adopted={cell_id: run.run_id for cell_id, run in taken.items()},
     )
 
 
@@ -348,15 +381,3 @@ def merge_records(
             if text != first_text:
                 conflicts.setdefault(key, (first_run, run.run_id))
     return records, conflicts
-
-
-def _names_a_cell(run: RawRun, design: Design, plan: Mapping[str, Cell]) -> bool:
-    """Whether a run of another program has the params of a planned cell."""
-    try:
-        levels: dict[str, Scalar] = {
-            axis.name: axis.level(run.params[axis.name]).name for axis in design.axes
-        }
-        seed = int(run.params["seed"])
-    except (KeyError, ValueError):  # InvalidInput is a ValueError
-        return False
-    return design.cell(levels, seed).id in plan

@@ -100,6 +100,6 @@ def plan_of(design: Design | Plan) -> Plan:
             )
             for table in design.tables()
         ),
-        dataset=design.dataset.name,
+        dataset=design.dataset.name if design.dataset else None,
         selection=design.selection,
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from mm_mlflow.adoption import filled
 from mm_mlflow.design import Design
 from mm_mlflow.distribution import Distribution, build_distributions, single_distributions
 from mm_mlflow.errors import InvalidInput
@@ -282,6 +283,12 @@ def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
             f"Only runs within {100 * frame.within:g} "
             f"{'point' if frame.within == 0.01 else 'points'} of the best accuracy are shown; "
             f"{int(status.get('excluded', 0))} were left out on purpose."
+        )
+    if frame.adopted:
+        labels = [str(frame.cells.at[cell, "label"]) for cell in frame.adopted]
+        notes.append(
+            f"Adopted: {filled(len(labels))}; nobody has checked their data and training settings "
+            f"({some(labels)})."
         )
     if frame.mismatched:
         digests = sorted({run.tags.get("mm.dataset", "none")[:12] for run in frame.mismatched})

@@ -127,16 +127,16 @@ def prepare(original: Original) -> tuple[Material, Passes]:
             version.
     """
     run, cell = original.run, original.cell
-    splits = datasets.open_splits(cell.dataset)
+    splits = datasets.open_splits(cell.data)
     if "train" not in splits:
-        raise InvalidInput(f"dataset {cell.dataset.name!r} has no split 'train'")
+        raise InvalidInput(f"dataset {cell.data.name!r} has no split 'train'")
     found, expected = splits["train"].digest, run.tags.get("mm.dataset", "")
     if found != expected:
         raise InvalidInput(
             f"run {run.run_id} was trained on data with digest {expected[:12]}, and "
-            f"{cell.dataset.name!r} has {found[:12]} here: these are other data"
+            f"{cell.data.name!r} has {found[:12]} here: these are other data"
         )
-    training.check(cell.training, splits["train"])
+    training.check(cell.settings, splits["train"])
     passes = [
         (plan_recorded(records, splits, datasets.open_splits), batch_size)
         for batch_size, records in original.records.items()

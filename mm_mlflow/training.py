@@ -129,7 +129,7 @@ def check(settings: TrainingSettings, split: Split) -> None:
 
 def initial_model(cell: Cell, split: Split) -> tuple[models.Classifier, dict[str, Any]]:
     """The untrained model of a cell, which the ``init`` stream alone determines."""
-    settings = cell.training
+    settings = cell.settings
     spec = models.specification(settings.architecture, settings.architecture_arguments, split)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed("init", cell.seed))
@@ -142,7 +142,7 @@ def epochs(cell: Cell, split: Split) -> Iterator[Iterator[tuple[Tensor, Tensor]]
     The ``order`` stream draws each epoch's permutation; the ``augment`` stream draws what happens to
     each image by its position in the split, so neither changes with the other.
     """
-    settings = cell.training
+    settings = cell.settings
     augmentation = AUGMENTATIONS[settings.augmentation]()
     order, augment = stream("order", cell.seed), stream("augment", cell.seed)
     labels = torch.from_numpy(np.array(split.labels))
@@ -174,7 +174,7 @@ def train(cell: Cell, split: Split, *, device: str = "cpu") -> Trained:
     Global random state is left as it was found. On the CPU, the same cell gives the same bits in
     any process and order (with one thread, as workers have).
     """
-    settings = cell.training
+    settings = cell.settings
     model, spec = initial_model(cell, split)
     # Channels last: convolutions train 1.4 times as fast so, on a CPU and on a GPU.
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -14,12 +14,13 @@ import mm_mlflow
 ROOT = Path(mm_mlflow.__file__).parent
 # Bottom to top. A module may import from its own layer's folder and from what stands before it.
 ORDER = [
-    "errors", "registry", "rules", "design", "plan", "frame", "inference", "figures", "sheet",
-    "distribution", "selection", "report",
+    "errors", "registry", "rules", "specs", "cell", "design", "plan", "foreign", "frame",
+    "adoption", "inference", "figures", "sheet", "distribution", "selection", "report",
     "split", "augmentation", "outcomes", "comparison", "evaluation", "render",
     # ---- shell ----
     "datasets", "models", "training", "artifacts", "sampling", "tracking", "registration", "engine",
-    "experiment", "runner", "reproduction", "estimate", "console", "cli", "__main__", "plugins",
+    "experiment", "jobs", "sweeping", "runner", "project", "reproduction", "estimate", "console", "cli",
+    "__main__", "plugins",
 ]  # fmt: skip
 CORE = ORDER[: ORDER.index("datasets")]
 TORCH = {"split", "evaluation", "augmentation", "models", "training", "runner"}

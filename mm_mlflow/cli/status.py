@@ -30,9 +30,13 @@ def status(
             attempts = cell.get("attempts", [])
             tried = ", ".join(f"{item['status']} {item['run_id']}" for item in attempts)
             click.echo(f"{word}: {cell['name']}" + (f" ({tried})" if tried else ""))
-    for word in ("extra", "foreign"):
-        for run in document[word]:
-            click.echo(f"{word}: {run['name']} (run {run['run_id']})")
+    for run in document["extra"]:
+        click.echo(f"extra: {run['name']} (run {run['run_id']})")
+    names = {cell["cell"]: cell["name"] for cell in document["planned"]}
+    for run in document["foreign"]:
+        state = f"{run['status']}, adopted" if run["adopted"] else run["status"]
+        cell = names[run["cell"]]
+        click.echo(f"foreign: {cell}: {run['name']} (run {run['run_id']}, {state})")
     for item in document["duplicates"]:
         others = ", ".join(item["others"])
         click.echo(
@@ -46,6 +50,7 @@ _STATUS_WORDS = {
     "failed": "have failed runs only: the next sweep tries them again",
     "missing": "have no finished run",
     "extra": "cells here that the design does not plan, or trained on other data",
-    "foreign": "runs of other programs with the params of a planned cell",
+    "foreign": "runs of other programs with the params of a planned cell; `sweep --adopt-foreign` counts "
+    "those that are FINISHED",
     "duplicates": "cells with several finished runs: the latest counts",
 }

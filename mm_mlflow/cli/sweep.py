@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 @click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address.")
 @click.option("--smoke", is_flag=True, help="Every level once, with one seed.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option(
+    "--adopt-foreign/--no-adopt-foreign", "adopt", default=None,
+    help="Count FINISHED runs of other programs whose params name a cell  [default: as adopted before]",
+)  # fmt: skip
 @click.option("--sheet", "with_sheet", is_flag=True, help="Write the sheets when all is trained.")
 def sweep(
     design: str,
@@ -30,6 +34,7 @@ def sweep(
     scheduler: str | None,
     smoke: bool,
     dry_run: bool,
+    adopt: bool | None,
     with_sheet: bool,
     tracking_uri: str | None,
     experiment_name: str | None,
@@ -44,7 +49,7 @@ def sweep(
     engine.check(jobs, scheduler)
     material = runner.prepare(plan)
     if dry_run:
-        _dry_run(plan, material, tracking_uri, experiment_name, jobs, as_json)
+        _dry_run(plan, material, tracking_uri, experiment_name, jobs, adopt, as_json)
         return
     store = open_store(tracking_uri, experiment_name, plan, create=True)
     shown = console.Progress(began, quiet=as_json)
@@ -56,6 +61,7 @@ def sweep(
             jobs=jobs,
             scheduler=scheduler,
             smoke=smoke,
+            adopt=adopt,
             on_start=shown.start,
             on_result=shown.advance,
         )
@@ -92,16 +98,18 @@ def _dry_run(
     uri: str | None,
     experiment_name: str | None,
     jobs: int | None,
+    adopt: bool | None,
     as_json: bool,
 ) -> None:
-    from mm_mlflow import engine, estimate, tracking
+    from mm_mlflow import engine, estimate, sweeping, tracking
 
     try:
         store = open_store(uri, experiment_name, plan)
         runs = tracking.read_runs(store)
+        adopted = sweeping.adoption(plan, store, material, runs, adopt)
     except UnknownExperiment:  # everything is to be done
-        runs = []
-    forecast = estimate.forecast(plan, material, runs, jobs or engine.default_jobs())
+        runs, adopted = [], None
+    forecast = estimate.forecast(plan, material, runs, jobs or engine.default_jobs(), adopted)
     if as_json:
         print_json(forecast.to_dict())
         return

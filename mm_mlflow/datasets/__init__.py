@@ -58,7 +58,7 @@ def bind(design: Design) -> Design:
 
     return design.model_copy(
         update={
-            "dataset": bound(design.dataset),
+            "dataset": bound(design.dataset) if design.dataset else None,
             "interventions": tuple(map(bound_intervention, design.interventions)),
         }
     )

@@ -22,6 +22,8 @@ from mm_mlflow.tracking.cells import (
 from mm_mlflow.tracking.experiment_page import refresh_page, report_page, runs_page
 from mm_mlflow.tracking.experiment_tags import NOTE
 from mm_mlflow.tracking.reading import (
+    ADOPTED,
+    adopted_runs,
     artifact,
     evaluations,
     has_artifact,
@@ -29,6 +31,7 @@ from mm_mlflow.tracking.reading import (
     newest_design,
     open_run,
     read_design,
+    read_run,
     read_runs,
     with_records,
 )
@@ -59,9 +62,11 @@ from mm_mlflow.tracking.writing import (
 )
 
 __all__ = [
+    "ADOPTED",
     "NOTE",
     "Store",
     "abandoned",
+    "adopted_runs",
     "artifact",
     "cell_params",
     "connect",
@@ -85,6 +90,7 @@ __all__ = [
     "open_store",
     "project_run",
     "read_design",
+    "read_run",
     "read_runs",
     "reading_errors",
     "refresh_page",

@@ -17,8 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mm_mlflow.design import Cell, Design
 from mm_mlflow.errors import InvalidInput
-from mm_mlflow.frame import RawRun
-from mm_mlflow.tracking.reading import read_runs
+from mm_mlflow.frame import RawRun, is_open
+from mm_mlflow.tracking.reading import read_run, read_runs
 from mm_mlflow.tracking.store import Store
 from mm_mlflow.tracking.writing import finish, now_ms
 
@@ -61,9 +61,9 @@ def runs_of_cell(store: Store, cell_id: str) -> list[RawRun]:
 
 
 def running_cells(store: Store, sweep: str) -> list[RawRun]:
-    """Attempts of a sweep that are RUNNING: once all its tasks have ended, lost workers left them."""
-    query = f"tags.`mm.sweep` = '{sweep}' and attributes.status = 'RUNNING'"
-    return [run for run in read_runs(store, query) if run.kind == "cell"]
+    """Attempts of a sweep that have not ended: once all its tasks have, lost workers left them."""
+    query = f"tags.`mm.sweep` = '{sweep}'"
+    return [run for run in read_runs(store, query) if run.kind == "cell" and is_open(run)]
 
 
 def abandoned(run: RawRun, sweep: str | None = None) -> str | None:
@@ -72,7 +72,7 @@ def abandoned(run: RawRun, sweep: str | None = None) -> str | None:
     Its process on this host is gone; or it is an earlier attempt of the same sweep (a worker takes
     up a cell again only when its first worker was lost); or its heartbeat is older than 10 minutes.
     """
-    if run.kind not in {"cell", "sweep", "reproduction"} or run.status != "RUNNING":
+    if run.kind not in {"cell", "sweep", "reproduction"} or not is_open(run):
         return None
     try:
         worker = json.loads(run.tags.get("mm.worker", "{}"))
@@ -100,7 +100,7 @@ def _alive(pid: Any) -> bool:
 
 def kill(store: Store, run: RawRun, reason: str) -> None:
     """Mark an abandoned attempt KILLED, with the reason; unless it has ended meanwhile."""
-    if store.client.get_run(run.run_id).info.status != "RUNNING":
+    if not is_open(read_run(store, run.run_id)):
         return
     store.client.set_tag(run.run_id, "mm.killed", reason)
     finish(store, run.run_id, "KILLED")
@@ -108,6 +108,9 @@ def kill(store: Store, run: RawRun, reason: str) -> None:
 
 def cell_params(cell: Cell) -> dict[str, Any]:
     """The params of a cell: every axis under its own name, the seed, and what bundles override."""
+    if cell.project is not None:
+        passed = {**cell.project.parameters, cell.project.seed_parameter: cell.seed}
+        return {**passed, **cell.axes, "seed": cell.seed}
     bundled = {f"training.{key}": value for key, value in cell.bundled.items()}
     return {**cell.axes, "seed": cell.seed, **bundled}
 

@@ -25,6 +25,8 @@ from mm_mlflow.tracking.store import Store, connect, explain, reading_errors
 
 logger = logging.getLogger(__name__)
 
+ADOPTED = "mm.adopted"  # on sweeps that were told whether to count runs of other programs
+
 # What MLflow answers for an id that it does not know, and for one that can be none.
 _NO_SUCH_RUN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
@@ -70,6 +72,12 @@ def open_run(uri: str | None, run_id: str) -> tuple[Store, RawRun]:
     return Store(uri, ExperimentRef(id=str(found.experiment_id), name=found.name)), _raw(run)
 
 
+def read_run(store: Store, run_id: str) -> RawRun:
+    """A run as it is now."""
+    with reading_errors(store.uri):
+        return _raw(store.client.get_run(run_id))
+
+
 def read_runs(store: Store, filter_string: str = "") -> list[RawRun]:
     """Every active run of the experiment that matches, without what lies in artifacts."""
     runs: list[RawRun] = []
@@ -112,8 +120,8 @@ def with_records(store: Store, runs: Sequence[RawRun]) -> list[RawRun]:
     """
 
     def complete(run: RawRun) -> RawRun | None:
-        if run.kind != "cell" or run.status != "FINISHED":
-            return run
+        if run.kind != "cell" or run.status != "FINISHED" or "mm.project" in run.tags:
+            return run  # a project's cell says nothing of its metrics
         try:
             records, checks = _records(store, run.run_id)
         except TrackingError:
@@ -206,6 +214,9 @@ def newest_dataset(store: Store, runs: Sequence[RawRun], design: Design) -> str 
 
     Files change while a dataset's name and arguments stay: what a sweep saw last is what is there.
     """
+    if design.dataset is None:
+        return None
+    wanted = canonical_json(design.dataset.identity())
     same = {design.id: True}
     sweeps = [run for run in runs if run.kind == "sweep" and "mm.dataset" in run.tags]
     for run in sorted(sweeps, key=lambda run: run.start_time, reverse=True):
@@ -218,12 +229,31 @@ def newest_dataset(store: Store, runs: Sequence[RawRun], design: Design) -> str 
             except InvalidInput as error:  # of another version, say: this design can do without it
                 logger.warning("sweep %s is passed over: %s", run.run_id, error)
                 continue
-            same[design_id] = canonical_json(found.identity()) == canonical_json(
-                design.dataset.identity()
-            )
+            same[design_id] = found is not None and canonical_json(found.identity()) == wanted
         if same[design_id]:
             return run.tags["mm.dataset"]
     return None
+
+
+def adopted_runs(store: Store, runs: Sequence[RawRun]) -> dict[str, str]:
+    """By cell id, the runs of other programs that sweeps were told to count.
+
+    The newest sweep that was told, either way, says it for all.
+
+    Raises:
+        TrackingError: its ``adopted.json`` cannot be read.
+    """
+    told = [run for run in runs if run.kind == "sweep" and ADOPTED in run.tags]
+    newest = max(told, key=lambda run: run.start_time, default=None)
+    if newest is None or newest.tags[ADOPTED] != "true":
+        return {}
+    try:
+        found = json.loads(artifact(store, newest.run_id, "adopted.json"))["adopted"]
+        return {str(cell): str(run_id) for cell, run_id in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrackingError(
+            f"run {newest.run_id}: adopted.json cannot be read: {error!r}"
+        ) from error
 
 
 def read_design(store: Store, run_id: str) -> Design:

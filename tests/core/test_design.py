@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mm_mlflow.design import Design, TrainingSettings, canonical_json, normalise
 from mm_mlflow.errors import InvalidInput
+from mm_mlflow.specs import parameter
 
 PAPER = """
 name: utkface
@@ -273,3 +274,143 @@ selection: {pareto: true, on: [a]}
     merged = text.replace("training: &base {epochs: 1, momentum: 0.5}",
                           "training: {<<: {epochs: 1, momentum: 0.5}, epochs: 2}")  # fmt: skip
     assert Design.parse(merged).training == {"epochs": 2, "momentum": 0.5}
+
+
+PROJECT = """
+name: theirs
+project: {name: digits, entry_point: train, parameters: {epochs: 3, version: "3.10"}, seed_parameter: rs}
+default: {alpha: 0.1, size: small}
+axes:
+  alpha: [0.1, 1.0]
+  size:
+    - {name: small, parameters: {depth: 2}}
+    - {name: big, parameters: {depth: 10, width: 64}}
+seeds: 2
+"""
+
+
+def test_a_project_takes_the_place_of_dataset_and_training() -> None:
+    """A cell has what its entry point is given: fixed parameters, scalar levels under the names of
+    their axes, and those of bundles; the axes show the bundle's name."""
+    design = Design.parse(PROJECT)
+    assert [cell.label for cell in design.cells()] == [
+        "default seed=0", "default seed=1", "alpha=1 seed=0", "alpha=1 seed=1",
+        "size=big seed=0", "size=big seed=1",
+    ]  # fmt: skip
+    cell = design.cell({"size": "big"}, 1)
+    assert cell.axes == {"alpha": 0.1, "size": "big"}
+    assert cell.project is not None
+    assert cell.project.parameters == {
+        "epochs": 3, "version": "3.10", "alpha": 0.1, "depth": 10, "width": 64,
+    }  # fmt: skip
+    assert cell.canonical().keys() == {"id_version", "axes", "seeds", "project"}
+    assert cell.canonical()["seeds"]["init"] == 1
+    again = Design.parse(design.dump())
+    assert again.id == design.id
+    assert [c.id for c in again.cells()] == [c.id for c in design.cells()]
+    assert len(design.smoke().cells()) == 3
+    assert not design.interventions
+
+
+def test_golden_ids_of_projects() -> None:
+    """As those of trainings, they are forever; how a design is swept is not in them."""
+    cell = Design.parse(PROJECT).cell({"size": "big"}, 1)
+    assert cell.id == "bcfb08ab9be7eeca81a8056fdaf440fba715595b19cbc2e5424d48f7f0ff3453"
+    swept = Design.parse(PROJECT + "sweep: {jobs: 1, smoke: true}")
+    assert swept.id == Design.parse(PROJECT).id
+    assert swept.cell({"size": "big"}, 1).id == cell.id
+
+
+def test_golden_ids_of_designs(paper: Design) -> None:
+    """Keys that are younger than a design do not change its id."""
+    assert paper.id == "51342b38428a3845593e9adeaf27155a653d9f17e14530aef2fe7ffd304cdf75"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("name: digits", "name: other"),
+        ("entry_point: train", "entry_point: main"),
+        ("epochs: 3", "epochs: 4"),
+        ('"3.10"', '"3.1"'),
+        ("depth: 10", "depth: 11"),
+        ("seed_parameter: rs", "seed_parameter: seed"),
+        ("name: big", "name: large"),
+    ],
+)
+def test_what_a_project_is_given_enters_the_id(old: str, new: str) -> None:
+    """Each alone, the name that it has for the seed among them."""
+    assert PROJECT.count(old) == 1
+    cells = Design.parse(PROJECT).cells()
+    assert Design.parse(PROJECT.replace(old, new)).cells()[-1].id != cells[-1].id
+
+
+def test_a_parameter_is_passed_as_it_is_written() -> None:
+    """A number that is spelled as text is that number; text that only looks like one stays text."""
+    wanted = {
+        "10": 10,
+        "0.5": 0.5,
+        "3.10": "3.10",
+        "007": "007",
+        "1e-3": "1e-3",
+        "x": "x",
+        "-2": -2,
+    }
+    assert {text: parameter(text) for text in wanted} == wanted
+    assert [parameter(value) for value in (3, 2.0, True)] == [3, 2, True]
+
+
+def test_a_project_without_a_name_has_no_cells_yet() -> None:
+    """The MLproject file names it: until then its cells cannot be recognised."""
+    design = Design.parse(PROJECT.replace("name: digits, ", ""))
+    with pytest.raises(InvalidInput, match="no name yet"):
+        design.cells()
+
+
+BAD_PROJECTS = [
+    ("axes:\n", "dataset: {name: x}\naxes:\n", "dataset is not allowed beside project"),
+    ("axes:\n", "training: {epochs: 3}\naxes:\n", "training is not allowed beside project"),
+    ("axes:\n", "interventions: [accuracy]\naxes:\n", "interventions is not allowed"),
+    ("axes:\n", "keep: {weights: none}\naxes:\n", "keep is not allowed"),
+    ("seeds: 2", "seeds: 2\nselection: {pareto: true, on: [a]}", "selection is not allowed"),
+    ("epochs: 3", "alpha: 3", "'alpha', which is an axis"),
+    ("epochs: 3", "rs: 3", "'rs', which is the seed"),
+    ("epochs: 3", "epochs: [3]", "is not allowed: a finite number"),
+    (
+        "seed_parameter: rs",
+        "seed_parameter: alpha",
+        "'alpha' is not allowed: it is the project's seed",
+    ),
+    ("seed_parameter: rs", "seed: rs", "unknown key 'seed'"),
+    ("width: 64", "rs: 64", "level 'big' of axis 'size' sets 'rs', which is the seed"),
+    ("width: 64", "alpha: 64", "level 'big' of axis 'size' sets 'alpha', which is an axis"),
+    ("{depth: 10, width: 64}", "{}, training: {epochs: 3}", "has training settings"),
+    ("alpha: 0.1, ", "", "default names no level of axis 'alpha'"),
+    ("seeds: 2", "seeds: 2\nsweep: {job: 3}", "unknown key 'job'; did you mean 'jobs'"),
+    ("seeds: 2", "seeds: 2\nsweep: {jobs: 0}", "jobs.*got 0"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), BAD_PROJECTS)
+def test_bad_designs_of_projects_are_refused_in_one_line(old: str, new: str, message: str) -> None:
+    """With the place, the value and what is allowed."""
+    assert PROJECT.count(old) == 1, old
+    with pytest.raises(InvalidInput, match=message) as caught:
+        Design.parse(PROJECT.replace(old, new), source="my.json")
+    assert str(caught.value).startswith("my.json: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds: 5", "seeds: 5\nsweep: {jobs: 1}", "sweep is for a project's design"),
+        ("training: {optimizer: adam", "parameters: {optimizer: adam", "has parameters"),
+        ("training: {epochs: 50}\n", "", "training: Field required"),
+        ("dataset: {name: utkface, split_seed: 0}\n", "", "dataset: Field required"),
+    ],
+)
+def test_what_only_projects_have_is_refused_elsewhere(old: str, new: str, message: str) -> None:
+    """And what only they lack is still asked for."""
+    with pytest.raises(InvalidInput, match=message):
+        Design.parse(changed(old, new))
