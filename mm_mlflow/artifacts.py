@@ -17,6 +17,8 @@ from mm_mlflow.evaluation import Evaluation, Task, metric_records
 from mm_mlflow.split import Split
 from mm_mlflow.training import Trained
 
+Logits = Literal["float32", "float16", "none"]
+
 
 def evaluated(tasks: Sequence[Task]) -> dict[str, Split]:
     """The splits on which something is measured, by name."""
@@ -31,8 +33,15 @@ def cell_files(
     yield "cell.json", _json(document)
     if keep.weights == "all":
         yield "model.safetensors", models.to_bytes(trained.model, trained.specification)
+    yield from evaluation_files(evaluation, tasks, keep.logits)
+
+
+def evaluation_files(
+    evaluation: Evaluation, tasks: Sequence[Task], logits: Logits
+) -> Iterator[tuple[str, bytes]]:
+    """Paths and contents of one pass of evaluation; ``metrics.json`` last: without it there is no pass."""
     folder = f"evaluations/{evaluation.id}"
-    yield f"{folder}/predictions.parquet", predictions(evaluation, tasks, keep.logits)
+    yield f"{folder}/predictions.parquet", predictions(evaluation, tasks, logits)
     records = {
         "schema": 1,
         "metrics": metric_records(tasks),
@@ -46,9 +55,7 @@ def _json(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, indent=1).encode()
 
 
-def predictions(
-    evaluation: Evaluation, tasks: Sequence[Task], logits: Literal["float32", "float16", "none"]
-) -> bytes:
+def predictions(evaluation: Evaluation, tasks: Sequence[Task], logits: Logits) -> bytes:
     """``predictions.parquet``: split, example_id, label, logits, and one column of outcomes per metric
     that float32 logits alone do not give (null for examples that the metric is not over)."""
     tables = []

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import platform
-import subprocess
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import version
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 
-import mm_mlflow
-from mm_mlflow import artifacts, datasets, engine, registry, sampling, tracking, training
+from mm_mlflow import (
+    artifacts,
+    datasets,
+    engine,
+    provenance,
+    registry,
+    sampling,
+    tracking,
+    training,
+)
 from mm_mlflow.design import Cell, Design
 from mm_mlflow.errors import InvalidInput, unknown
 from mm_mlflow.evaluation import Evaluation, Task, evaluate, plan
@@ -210,7 +211,7 @@ def _start(job: Job) -> str:
         "mm.dataset": job.dataset,
         "mm.worker": tracking.worker_name(),
         "mm.heartbeat": str(tracking.now_ms()),
-        "mm.env": environment(),
+        "mm.env": provenance.environment(),
     }
     if job.sweep is not None:
         tags["mm.sweep"] = job.sweep
@@ -230,8 +231,8 @@ def _work(job: Job, run_id: str, clock: _Clock) -> None:
             f"this worker's training data has digest {material.train.digest[:12]}, "
             f"the sweep's {job.dataset[:12]}: do they share the dataset's folder and cache?"
         )
-    log_inputs(store, run_id, job.design, material)
-    device = default_device()
+    _log_inputs(store, run_id, job.design, material)
+    device = provenance.default_device()
     with clock.measure("train"):
         trained = training.train(cell, material.train, device=device)
     with clock.measure("evaluate"):
@@ -267,50 +268,9 @@ def _files(
         yield "examples.parquet", artifacts.examples(material.evaluated)
 
 
-def log_inputs(store: Store, run_id: str, design: Design, material: Material) -> None:
-    """Record the data that a run saw."""
-    splits = {"train": material.train, **material.evaluated}
-    for name, split in splits.items():
-        tracking.log_dataset(
-            store,
-            run_id,
-            name=design.dataset.name if name in material.splits else name,
-            digest=split.digest,
-            context="training" if name == "train" else name,
-            profile={"split": name, "examples": len(split), "shape": list(split.images.shape[1:])},
-        )
-
-
-def default_device() -> str:
-    """``cuda`` where there is one, else ``cpu``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@lru_cache(maxsize=1)
-def environment() -> str:
-    """``mm.env``: what may change the bits of a result, as JSON."""
-    return json.dumps(
-        {
-            "mm_mlflow": mm_mlflow.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": version("torchvision"),
-            "numpy": np.__version__,
-            "device": torch.cuda.get_device_name() if default_device() == "cuda" else "cpu",
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "threads": 1,
-            "git_commit": _git_commit(),
-        }
-    )
-
-
-def _git_commit() -> str | None:
-    command = ["git", "-C", os.fspath(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no input
-    except OSError:
-        return None  # no git on this machine
-    return done.stdout.strip() if done.returncode == 0 else None
+def _log_inputs(store: Store, run_id: str, design: Design, material: Material) -> None:
+    used = {"train": material.train, **material.evaluated}
+    provenance.log_inputs(store, run_id, design.dataset.name, material.splits, used)
 
 
 # ---- a design ----
@@ -446,7 +406,7 @@ def _start_sweep(design: Design, store: Store, material: Material, *, smoke: boo
         "mm.dataset": material.train.digest,
         "mm.worker": tracking.worker_name(),
         "mm.heartbeat": str(tracking.now_ms()),
-        "mm.env": environment(),
+        "mm.env": provenance.environment(),
     }
     if smoke:
         tags["mm.smoke"] = "true"
@@ -461,7 +421,7 @@ def _store_sweep(design: Design, store: Store, material: Material, run_id: str) 
         ("examples.parquet", artifacts.examples(material.evaluated)),
     ]
     tracking.log_files(store, run_id, iter(files))
-    log_inputs(store, run_id, design, material)
+    _log_inputs(store, run_id, design, material)
 
 
 def _lost(label: str, error: BaseException) -> CellResult:

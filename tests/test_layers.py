@@ -16,10 +16,10 @@ ROOT = Path(mm_mlflow.__file__).parent
 ORDER = [
     "errors", "registry", "rules", "design", "frame", "figures", "sheet", "distribution", "selection",
     "report",
-    "split", "augmentation", "outcomes", "evaluation", "render",
+    "split", "augmentation", "outcomes", "evaluation", "request", "render",
     # ---- shell ----
-    "datasets", "models", "training", "artifacts", "sampling", "tracking", "registration", "engine",
-    "experiment", "runner", "estimate", "console", "cli", "__main__",
+    "datasets", "models", "training", "artifacts", "sampling", "tracking", "provenance", "registration", "engine",
+    "experiment", "runner", "estimate", "loading", "backfill", "console", "cli", "__main__",
 ]  # fmt: skip
 CORE = ORDER[: ORDER.index("datasets")]
 TORCH = {"split", "evaluation", "augmentation", "models", "training", "runner"}

@@ -5,7 +5,7 @@ A new subcommand is a file here, and its name below.
 
 from __future__ import annotations
 
-from mm_mlflow.cli import lists, select, sheet, status, sweep, train
+from mm_mlflow.cli import evaluate, lists, select, sheet, status, sweep, train
 from mm_mlflow.cli.shared import main
 
-__all__ = ["lists", "main", "select", "sheet", "status", "sweep", "train"]
+__all__ = ["evaluate", "lists", "main", "select", "sheet", "status", "sweep", "train"]

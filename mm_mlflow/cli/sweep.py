@@ -56,7 +56,11 @@ def sweep(
             jobs=jobs,
             scheduler=scheduler,
             smoke=smoke,
-            on_start=shown.start,
+            on_start=lambda todo, planned, notes: shown.start(
+                len(todo),
+                f"{planned} cells planned, {planned - len(todo)} finished, {len(todo)} to train",
+                notes,
+            ),
             on_result=shown.advance,
         )
     if not as_json:

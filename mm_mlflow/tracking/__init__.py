@@ -19,13 +19,24 @@ from mm_mlflow.tracking.cells import (
     runs_of_cell,
     worker_name,
 )
+from mm_mlflow.tracking.models import (
+    Consent,
+    StoredModel,
+    find_models,
+    loaded,
+    refusal,
+)
 from mm_mlflow.tracking.reading import (
+    EVALUATED,
     artifact,
+    evaluated_runs,
     has_artifact,
     newest_dataset,
     newest_design,
     read_design,
+    read_run,
     read_runs,
+    with_own_records,
     with_records,
 )
 from mm_mlflow.tracking.registry import (
@@ -39,6 +50,7 @@ from mm_mlflow.tracking.store import (
     reading_errors,
 )
 from mm_mlflow.tracking.writing import (
+    add_files,
     create_run,
     finish,
     log,
@@ -53,16 +65,23 @@ from mm_mlflow.tracking.writing import (
 )
 
 __all__ = [
+    "EVALUATED",
+    "Consent",
     "Store",
+    "StoredModel",
     "abandoned",
+    "add_files",
     "artifact",
     "cell_params",
     "connect",
     "create_run",
+    "evaluated_runs",
+    "find_models",
     "finish",
     "has_artifact",
     "heartbeat",
     "kill",
+    "loaded",
     "log",
     "log_dataset",
     "log_files",
@@ -74,14 +93,17 @@ __all__ = [
     "open_store",
     "project_run",
     "read_design",
+    "read_run",
     "read_runs",
     "reading_errors",
+    "refusal",
     "register_model",
     "registered",
     "running_cells",
     "runs_of_cell",
     "supersede",
     "tag_only",
+    "with_own_records",
     "with_records",
     "worker_name",
     "write_files",

@@ -67,12 +67,12 @@ def running_cells(store: Store, sweep: str) -> list[RawRun]:
 
 
 def abandoned(run: RawRun, sweep: str | None = None) -> str | None:
-    """Why a RUNNING cell or sweep has no process any more; None if it may have one.
+    """Why a RUNNING cell, sweep or evaluation has no process any more; None if it may have one.
 
     Its process on this host is gone; or it is an earlier attempt of the same sweep (a worker takes
     up a cell again only when its first worker was lost); or its heartbeat is older than 10 minutes.
     """
-    if run.kind not in {"cell", "sweep"} or run.status != "RUNNING":
+    if run.kind not in {"cell", "sweep", "evaluation"} or run.status != "RUNNING":
         return None
     try:
         worker = json.loads(run.tags.get("mm.worker", "{}"))

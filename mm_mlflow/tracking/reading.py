@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,8 @@ from mm_mlflow.frame import RawRun
 from mm_mlflow.tracking.store import Store, reading_errors
 
 logger = logging.getLogger(__name__)
+
+EVALUATED = "evaluated.json"  # of an evaluation run: the runs that it was to measure
 
 
 def artifact(store: Store, run_id: str, path: str) -> bytes:
@@ -63,6 +65,18 @@ def read_runs(store: Store, filter_string: str = "") -> list[RawRun]:
                 return runs
 
 
+def read_run(store: Store, run_id: str) -> RawRun | None:
+    """One run, without what lies in artifacts; None if it is deleted, or was never there."""
+    with reading_errors(store.uri):
+        try:
+            run = store.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+    return _raw(run) if run.info.lifecycle_stage == "active" else None
+
+
 def _raw(run: Run) -> RawRun:
     return RawRun(
         run_id=run.info.run_id,
@@ -76,38 +90,86 @@ def _raw(run: Run) -> RawRun:
     )
 
 
+def evaluated_runs(store: Store, runs: Sequence[RawRun]) -> set[str]:
+    """Ids of runs of other programs that ``evaluate`` was to measure: some may have no metrics of it.
+
+    Args:
+        store: the experiment.
+        runs: all its runs; those of kind ``evaluation`` tell it, in their ``evaluated.json``.
+    """
+    cells = {run.run_id for run in runs if run.kind == "cell"}
+    named: set[str] = set()
+    for run in runs:
+        # One that was killed at its very start has not written its list.
+        if run.kind == "evaluation" and has_artifact(store, run.run_id, EVALUATED):
+            try:
+                document = json.loads(artifact(store, run.run_id, EVALUATED))
+                named |= {str(entry["run_id"]) for entry in document["runs"]}
+            except (ValueError, KeyError, TypeError) as error:
+                logger.warning("evaluation %s is passed over: %s: %r", run.run_id, EVALUATED, error)
+    return named - cells
+
+
 def with_records(store: Store, runs: Sequence[RawRun]) -> list[RawRun]:
-    """The same runs; finished cells with what their ``metrics.json`` files say."""
+    """The same runs; finished cells, and runs of other programs that :func:`evaluated_runs` names, with
+    what their ``metrics.json`` files say."""
+    others = evaluated_runs(store, runs)
 
     def complete(run: RawRun) -> RawRun:
-        if run.kind != "cell" or run.status != "FINISHED":
-            return run
-        records: dict[str, Any] = {}
-        checks: list[str] = []
+        known = run.kind == "cell" or run.run_id in others
+        return with_own_records(store, run) if known and run.status == "FINISHED" else run
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return list(pool.map(complete, runs))
+
+
+def with_own_records(store: Store, run: RawRun) -> RawRun:
+    """The same run with what its ``metrics.json`` files say; a cell has to have some.
+
+    Raises:
+        TrackingError: they cannot be read.
+    """
+    records: dict[str, Any] = {}
+    checks: list[str] = []
+    with reading_errors(store.uri):
         try:
             for document in _evaluations(store, run.run_id):
                 records |= document["metrics"]
                 checks += document["checks"]["failed"]
-        except (OSError, ValueError, KeyError, MlflowException) as error:
+            records = by_intervention(records)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, MlflowException) as error:
             raise TrackingError(
                 f"run {run.run_id}: metrics.json cannot be read: {error}"
             ) from error
-        if not records:
-            raise TrackingError(
-                f"run {run.run_id} is a finished cell without its metrics.json: "
-                "are its artifacts where this machine can read them?"
-            )
-        return replace(run, records=records, checks=tuple(checks))
-
-    with reading_errors(store.uri), ThreadPoolExecutor(max_workers=8) as pool:
-        return list(pool.map(complete, runs))
+    if not records and run.kind == "cell":
+        raise TrackingError(
+            f"run {run.run_id} is a finished cell without its metrics.json: "
+            "are its artifacts where this machine can read them?"
+        )
+    return replace(run, records=records, checks=tuple(dict.fromkeys(checks)))
 
 
 def _evaluations(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
+    """The ``metrics.json`` of every pass, the one with the most metrics (the sweep's, mostly) first."""
+    found = []
     with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as folder:
         for item in store.client.list_artifacts(run_id, "evaluations"):
-            path = store.client.download_artifacts(run_id, f"{item.path}/metrics.json", folder)
-            yield json.loads(Path(path).read_text(encoding="utf-8"))
+            name = f"{item.path}/metrics.json"
+            try:
+                path = store.client.download_artifacts(run_id, name, folder)
+            except (OSError, MlflowException):
+                listed = store.client.list_artifacts(run_id, item.path)
+                if any(file.path == name for file in listed):
+                    raise
+                continue  # a back-fill was killed while it wrote: its metrics are not there either
+            found.append(json.loads(Path(path).read_text(encoding="utf-8")))
+    yield from sorted(found, key=lambda document: len(document["metrics"]), reverse=True)
+
+
+def by_intervention(records: Mapping[str, Any]) -> dict[str, Any]:
+    """The same records, those of one intervention together: a δ that was added stands with the others."""
+    order = list(dict.fromkeys(record.get("intervention") for record in records.values()))
+    return dict(sorted(records.items(), key=lambda item: order.index(item[1].get("intervention"))))
 
 
 def newest_design(store: Store, runs: Sequence[RawRun]) -> Design:

@@ -23,7 +23,7 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 
 from mm_mlflow.frame import SCHEMA
-from mm_mlflow.tracking.reading import read_runs
+from mm_mlflow.tracking.reading import artifact, read_runs
 from mm_mlflow.tracking.store import Store
 
 logger = logging.getLogger(__name__)
@@ -114,6 +114,19 @@ def log_files(store: Store, run_id: str, files: Iterator[tuple[str, bytes]]) -> 
         paths = write_files(Path(folder), files)
         store.client.log_artifacts(run_id, folder)
     return paths
+
+
+def add_files(store: Store, run_id: str, files: Iterator[tuple[str, bytes]]) -> None:
+    """As :func:`log_files`, one file at a time in their order, and none that is there with this content.
+
+    A file of another content is what a killed process left half written.
+    """
+    for path, content in files:
+        folder, _, _ = path.rpartition("/")
+        listed = {item.path: item for item in store.client.list_artifacts(run_id, folder)}
+        present = path in listed and listed[path].file_size in (None, len(content))
+        if not (present and artifact(store, run_id, path) == content):
+            log_files(store, run_id, iter([(path, content)]))
 
 
 def write_files(folder: Path, files: Iterator[tuple[str, bytes]]) -> list[str]:
