@@ -40,7 +40,7 @@ def evaluation_files(
     evaluation: Evaluation, tasks: Sequence[Task], logits: Logits
 ) -> Iterator[tuple[str, bytes]]:
     """Paths and contents of one pass of evaluation; ``metrics.json`` last: without it there is no pass."""
-    folder = f"evaluations/{evaluation.id}"
+    folder = evaluation_folder(evaluation)
     yield f"{folder}/predictions.parquet", predictions(evaluation, tasks, logits)
     records = {
         "schema": 1,
@@ -49,6 +49,11 @@ def evaluation_files(
         "checks": evaluation.checks,
     }
     yield f"{folder}/metrics.json", _json(records)
+
+
+def evaluation_folder(evaluation: Evaluation) -> str:
+    """Where a pass of evaluation lies among a run's artifacts."""
+    return f"evaluations/{evaluation.id}"
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

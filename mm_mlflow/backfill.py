@@ -1,6 +1,6 @@
 """Back-fill: interventions that finished runs lack, measured on their models without training again.
 
-``make_plan`` finds out, and writes nothing, what each run lacks and what cannot be done; ``run_plan`` has
+``prepare`` finds out, and writes nothing, what each run lacks and what cannot be done; ``run`` has
 workers do the rest. Each run gets its artifacts first and then its metrics in one batch: a run that has
 the metrics is done, and nothing that is there is written again.
 """
@@ -82,7 +82,7 @@ class RunResult:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Work:
     """What an ``evaluate`` call is to do.
 
     Attributes:
@@ -106,7 +106,7 @@ class Plan:
 class Outcome:
     """What an ``evaluate`` call did."""
 
-    plan: Plan
+    work: Work
     run_id: str
     results: tuple[RunResult, ...]
 
@@ -128,7 +128,7 @@ def _good(results: Sequence[RunResult]) -> bool:
 # ---- planning ----
 
 
-def make_plan(
+def prepare(
     store: Store,
     request: Request,
     *,
@@ -136,7 +136,7 @@ def make_plan(
     model: str | None = None,
     consent: Consent,
     keep: Keep,
-) -> Plan:
+) -> Work:
     """What is missing from the FINISHED runs of an experiment: cells of ours, and runs of other programs.
 
     Args:
@@ -183,7 +183,7 @@ def make_plan(
         judged = list(pool.map(judge, finished))
     used = [item for item in by_run.values() if isinstance(item, Measurement)]
     killed = ((run, tracking.abandoned(run)) for run in everything if run.kind == "evaluation")
-    return Plan(
+    return Work(
         store=store,
         request=request,
         # Long ones first, so that no worker ends alone with one; what is not known may be long.
@@ -399,6 +399,7 @@ def _log(job: Job, evaluation: Evaluation, tasks: Sequence[Task]) -> bool:
     tracking.add_files(
         job.store,
         job.run_id,
+        artifacts.evaluation_folder(evaluation),
         artifacts.evaluation_files(evaluation, tasks, job.keep.logits),
     )
     run = tracking.read_run(job.store, job.run_id)
@@ -411,51 +412,51 @@ def _log(job: Job, evaluation: Evaluation, tasks: Sequence[Task]) -> bool:
 # ---- all runs ----
 
 
-def run_plan(
-    plan: Plan,
+def run(
+    work: Work,
     *,
     jobs: int | None = None,
     scheduler: str | None = None,
-    on_start: Callable[[Plan], None] = lambda _: None,
+    on_start: Callable[[Work], None] = lambda _: None,
     on_result: Callable[[RunResult], None] = lambda _: None,
 ) -> Outcome:
-    """Do what ``plan`` says, and keep it as a run of kind ``evaluation``, which is written first.
+    """Do what ``work`` says, and keep it as a run of kind ``evaluation``, which is written first.
 
-    ``on_start`` is told the plan, ``on_result`` each result of a job.
+    ``on_start`` is told the work, ``on_result`` each result of a job.
     """
-    store = plan.store
-    for run, reason in plan.abandoned:
+    store = work.store
+    for run, reason in work.abandoned:
         tracking.kill(store, run, reason)
-    results = list(plan.settled)
+    results = list(work.settled)
     status = "KILLED"
-    run_id = _start(plan)
+    run_id = _start(work)
     try:
-        _store(plan, run_id)
+        _store(work, run_id)
         tracking.mark_launcher(store, run_id)
-        on_start(plan)
+        on_start(work)
         with tracking.heartbeat(store, run_id):
-            for result in _work_off(plan, run_id, jobs, scheduler):
+            for result in _work_off(work, run_id, jobs, scheduler):
                 results.append(result)
                 on_result(result)
         status = "FINISHED" if _good(results) else "FAILED"
     finally:
-        _end(plan, run_id, status, results)
-    return Outcome(plan, run_id, tuple(results))
+        _end(work, run_id, status, results)
+    return Outcome(work, run_id, tuple(results))
 
 
-def _start(plan: Plan) -> str:
+def _start(work: Work) -> str:
     tags = {
         "mm.kind": "evaluation",
         "mm.worker": tracking.worker_name(),
         "mm.heartbeat": str(tracking.now_ms()),
         "mm.env": provenance.environment(),
     }
-    names = dict.fromkeys(spec.name for spec in plan.request.interventions)
+    names = dict.fromkeys(spec.name for spec in work.request.interventions)
     name = f"evaluate {', '.join(names)}"[:200]
-    return tracking.create_run(plan.store, name, tags, tracking.project_run(plan.store))
+    return tracking.create_run(work.store, name, tags, tracking.project_run(work.store))
 
 
-def _store(plan: Plan, run_id: str) -> None:
+def _store(work: Work, run_id: str) -> None:
     listed = [
         {
             "run_id": job.run_id,
@@ -464,32 +465,32 @@ def _store(plan: Plan, run_id: str) -> None:
             "model": job.stored.uri if job.stored else None,
             "metrics": list(job.keys),
         }
-        for job in plan.jobs
+        for job in work.jobs
     ]
     asked = yaml.safe_dump(
-        plan.request.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True
+        work.request.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True
     )
     files = [
         # First: by it, readers know which runs of other programs carry metrics of ours.
         (tracking.EVALUATED, json.dumps({"schema": 1, "runs": listed}, indent=1).encode()),
         ("evaluation.yaml", asked.encode()),
     ]
-    for number, measurement in enumerate(plan.measurements):
+    for number, measurement in enumerate(work.measurements):
         used = artifacts.evaluated(_tasks(measurement.model_dump_json()))
         own = datasets.open_splits(measurement.dataset)
-        provenance.log_inputs(plan.store, run_id, measurement.dataset.name, own, used)
+        provenance.log_inputs(work.store, run_id, measurement.dataset.name, own, used)
         name = f"examples{f'-{number + 1}' if number else ''}.parquet"
         files.append((name, artifacts.examples(used)))
-    tracking.log_files(plan.store, run_id, iter(files))
+    tracking.log_files(work.store, run_id, iter(files))
 
 
 def _work_off(
-    plan: Plan, run_id: str, jobs: int | None, scheduler: str | None
+    work: Work, run_id: str, jobs: int | None, scheduler: str | None
 ) -> Iterator[RunResult]:
     """The results of the jobs as they come; no workers are started for nothing."""
-    if not plan.jobs:
+    if not work.jobs:
         return
-    items = [(f"{job.run_id}-{run_id}", job) for job in plan.jobs]
+    items = [(f"{job.run_id}-{run_id}", job) for job in work.jobs]
     by_key = dict(items)
     with engine.workers(jobs, scheduler, PRELOAD) as client:
         for key, result in engine.run(client, evaluate_run, items, hold_back=scheduler is None):
@@ -501,13 +502,13 @@ def _work_off(
                 yield result
 
 
-def _end(plan: Plan, run_id: str, status: str, results: Sequence[RunResult]) -> None:
-    store = plan.store
+def _end(work: Work, run_id: str, status: str, results: Sequence[RunResult]) -> None:
+    store = work.store
     try:
         count = Counter(result.status for result in results)
         metrics = {f"runs/{word}": float(count[word])
                    for word in ("evaluated", "present", "impossible", "failed")}  # fmt: skip
-        metrics["runs/planned"] = float(len(plan.jobs) + len(plan.settled))
+        metrics["runs/planned"] = float(len(work.jobs) + len(work.settled))
         metrics["system/evaluate_seconds"] = sum(result.busy for result in results)
         tracking.log(store, run_id, metrics=metrics)
         document = json.dumps({"schema": 1, "runs": [vars(result) for result in results]}, indent=1)

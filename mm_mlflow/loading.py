@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mm_mlflow import models, tracking
-from mm_mlflow.errors import InvalidInput
+from mm_mlflow.errors import InvalidInput, TrackingError
 from mm_mlflow.evaluation import Task, from_pyfunc
 from mm_mlflow.split import Split
 from mm_mlflow.tracking import Consent, Store, StoredModel
@@ -73,9 +73,13 @@ def opened(
 
 
 def _cell_model(store: Store, run_id: str) -> nn.Module:
-    if not tracking.has_artifact(store, run_id, WEIGHTS):
-        raise InvalidInput(f"it keeps no weights ({WEIGHTS})")
-    return models.from_bytes(tracking.artifact(store, run_id, WEIGHTS))[0]
+    try:
+        data = tracking.artifact(store, run_id, WEIGHTS)
+    except TrackingError:
+        if tracking.has_artifact(store, run_id, WEIGHTS):
+            raise
+        raise InvalidInput(f"it keeps no weights ({WEIGHTS})") from None
+    return models.from_bytes(data)[0]
 
 
 def _class_names(model: Any, split: Split) -> Sequence[str]:

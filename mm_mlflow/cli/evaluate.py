@@ -14,7 +14,7 @@ from mm_mlflow.cli.shared import Failed, command, open_design, open_store, print
 from mm_mlflow.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from mm_mlflow.backfill import Outcome, Plan, RunResult
+    from mm_mlflow.backfill import Outcome, RunResult, Work
     from mm_mlflow.design import Design
     from mm_mlflow.request import Request
 
@@ -64,7 +64,7 @@ def evaluate(
     from mm_mlflow.tracking import Consent
 
     engine.check(jobs, scheduler)
-    plan = backfill.make_plan(
+    work = backfill.prepare(
         store,
         request,
         only=runs,
@@ -73,15 +73,15 @@ def evaluate(
         keep=plan_of.keep if plan_of else Keep(),
     )
     if dry_run:
-        _tell_plan(plan, as_json)
+        _tell(work, as_json)
         return
     shown = console.Progress(began, quiet=as_json)
     with shown:
-        outcome = backfill.run_plan(
-            plan,
+        outcome = backfill.run(
+            work,
             jobs=jobs,
             scheduler=scheduler,
-            on_start=lambda plan: shown.start(len(plan.jobs), _headline(plan)),
+            on_start=lambda work: shown.start(len(work.jobs), _headline(work)),
             on_result=shown.advance,
         )
     if as_json:
@@ -116,35 +116,35 @@ def _request(
     )
 
 
-def _headline(plan: Plan) -> str:
-    settled = Counter(result.status for result in plan.settled)
+def _headline(work: Work) -> str:
+    settled = Counter(result.status for result in work.settled)
     text = (
-        f"{len(plan.jobs)} runs to evaluate, {settled['present']} lack nothing, "
+        f"{len(work.jobs)} runs to evaluate, {settled['present']} lack nothing, "
         f"{settled['impossible']} not possible"
     )
-    if plan.left_out:
-        counts = ", ".join(f"{number} {status}" for status, number in sorted(plan.left_out.items()))
+    if work.left_out:
+        counts = ", ".join(f"{number} {status}" for status, number in sorted(work.left_out.items()))
         text += f"; left out: {counts}"
     return text
 
 
-def _tell_plan(plan: Plan, as_json: bool) -> None:
+def _tell(work: Work, as_json: bool) -> None:
     if as_json:
         todo = [
             {"run_id": job.run_id, "name": job.label, "metrics": list(job.keys)}
-            for job in plan.jobs
+            for job in work.jobs
         ]
-        print_json({"todo": todo, **_settled(plan.settled), "left_out": dict(plan.left_out)})
+        print_json({"todo": todo, **_settled(work.settled), "left_out": dict(work.left_out)})
         return
-    for job in plan.jobs:
+    for job in work.jobs:
         click.echo(f"{job.label}: {', '.join(job.keys)}")
-    for line in console.not_taken(plan.settled):
+    for line in console.not_taken(work.settled):
         click.echo(line)
-    click.echo(_headline(plan))
+    click.echo(_headline(work))
 
 
 def _document(outcome: Outcome) -> dict[str, Any]:
-    store = outcome.plan.store
+    store = outcome.work.store
     return {
         "experiment": {"id": store.experiment.id, "name": store.experiment.name},
         "evaluation_run_id": outcome.run_id,
@@ -154,7 +154,7 @@ def _document(outcome: Outcome) -> dict[str, Any]:
         ],
         **_settled(outcome.results),
         "failed": [{**_named(result), "error": result.error} for result in outcome.of("failed")],
-        "left_out": dict(outcome.plan.left_out),
+        "left_out": dict(outcome.work.left_out),
     }
 
 

@@ -116,16 +116,15 @@ def log_files(store: Store, run_id: str, files: Iterator[tuple[str, bytes]]) -> 
     return paths
 
 
-def add_files(store: Store, run_id: str, files: Iterator[tuple[str, bytes]]) -> None:
+def add_files(store: Store, run_id: str, folder: str, files: Iterator[tuple[str, bytes]]) -> None:
     """As :func:`log_files`, one file at a time in their order, and none that is there with this content.
 
-    A file of another content is what a killed process left half written.
+    A file of another content is what a killed process left half written. All lie in ``folder``.
     """
+    there = {item.path: item.file_size for item in store.client.list_artifacts(run_id, folder)}
     for path, content in files:
-        folder, _, _ = path.rpartition("/")
-        listed = {item.path: item for item in store.client.list_artifacts(run_id, folder)}
-        present = path in listed and listed[path].file_size in (None, len(content))
-        if not (present and artifact(store, run_id, path) == content):
+        same_size = path in there and there[path] in (None, len(content))
+        if not (same_size and artifact(store, run_id, path) == content):
             log_files(store, run_id, iter([(path, content)]))
 
 
