@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from mm_mlflow import models, tracking
 from mm_mlflow.errors import InvalidInput, TrackingError
 from mm_mlflow.evaluation import Task, from_pyfunc
+from mm_mlflow.evaluation.adapter import raw_classifier
+from mm_mlflow.evaluation.scores import text
 from mm_mlflow.split import Split
 from mm_mlflow.tracking import Consent, Store, StoredModel
 
@@ -86,11 +88,10 @@ def _class_names(model: Any, split: Split) -> Sequence[str]:
     """Names by which a model's classes find their columns: with a label map, its outputs as they are."""
     if split.label_map is None:
         return split.class_names
-    try:
-        classes = model.get_raw_model().classes_
-    except (AttributeError, NotImplementedError):
+    classifier = raw_classifier(model)
+    if classifier is None:
         return [str(index) for index in range(len(split.class_names))]
-    return [str(value) for value in np.asarray(classes).tolist()]
+    return [text(value) for value in np.asarray(classifier.classes_).tolist()]
 
 
 def _outputs(split: Split) -> int | None:
@@ -129,5 +130,5 @@ def _guarded(call: Any) -> Any:
     except InvalidInput:
         raise
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise InvalidInput(f"the model does not take the data: {text}") from error
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InvalidInput(f"the model does not take the data: {line}") from error

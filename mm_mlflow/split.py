@@ -21,7 +21,8 @@ class Split:
 
     Attributes:
         name: ``train``, ``test``, or what an out-of-distribution set is called.
-        images: ``(N, C, H, W)`` uint8 (255 is 1.0) or float32 in [0, 1]; may be memory-mapped.
+        images: ``(N, C, H, W)`` uint8 (255 is 1.0) or float32 in [0, 1]; may be memory-mapped. Of a
+            table (:mod:`mm_mlflow.evaluation.table`) ``(N, F, 1, 1)`` float64 of any range.
         labels: ``(N,)`` int64, indices into ``class_names``.
         example_ids: ``(N,)`` unique strings that stay with an image whatever the split's order.
         class_names: name of every class.
@@ -47,7 +48,8 @@ class Split:
         return len(self.labels)
 
     def batch(self, indices: np.ndarray | slice) -> torch.Tensor:
-        """The images at ``indices`` as a new float32 tensor ``(n, C, H, W)`` in [0, 1]."""
+        """The images at ``indices`` as a new float32 tensor ``(n, C, H, W)`` in [0, 1]; a table's
+        float64 as they are."""
         import torch
 
         images = torch.from_numpy(

@@ -99,7 +99,7 @@ def from_estimator(
         class_names: of the data. Classes of the estimator are found by name, or by position.
         output: ``probabilities``, ``logits`` (decision values) or ``labels``; None is the first of
             these that the estimator has. An estimator whose ``predict`` follows another rule (a
-            tuned threshold, ``SVC(probability=True)``) is what ``output`` says, not what its
+            tuned threshold, ``SVC`` with its votes) is what ``output`` says, not what its
             ``predict`` says: ``labels`` takes that.
         inputs: makes of ``(n, C, H, W)`` images what the estimator takes; by default
             ``(n, C * H * W)``, under the names that it was fitted with if it knows any.
@@ -120,7 +120,7 @@ def from_estimator(
     function: Callable[[Any], Any] = getattr(estimator, methods[kind])
     if kind == "logits" and getattr(estimator, "decision_function_shape", None) == "ovo":
         raise InvalidInput("decision values of pairs of classes (ovo) are no scores of classes")
-    prepare = inputs or _flat(getattr(estimator, "feature_names_in_", None))
+    prepare = _named(estimator, inputs or _flat(None))
     classes = np.asarray(estimator.classes_).tolist()
     return _adapted(lambda images: function(prepare(images)), kind, classes, class_names)
 
@@ -153,13 +153,13 @@ def from_pyfunc(
         InvalidInput: a signature or an output that fits nothing of this.
     """
     _check_output(output, get_args(Output))
-    raw = _raw_classifier(model)
+    raw = raw_classifier(model)
     if raw is not None:
         return from_estimator(raw, class_names, output=output, inputs=inputs)
     prepare = inputs or _by_signature(model, sample.shape[1:])
 
     def predict(images: np.ndarray) -> np.ndarray:
-        return _array(model.predict(prepare(images)), class_names)
+        return as_array(model.predict(prepare(images)), class_names)
 
     return from_output(predict, class_names, predict(sample), output=output)
 
@@ -222,13 +222,30 @@ def _check_output(output: str | None, has: Sequence[str]) -> None:
 def _flat(names: Any) -> Inputs:
     def prepare(images: np.ndarray) -> Any:
         flat = images.reshape(len(images), -1)
-        # Without the names that it was fitted with, scikit-learn warns at every call.
         return flat if names is None else pd.DataFrame(flat, columns=list(names))
 
     return prepare
 
 
-def _raw_classifier(model: Any) -> Any:
+def _named(estimator: Any, inputs: Inputs) -> Inputs:
+    """Inputs with columns as the estimator was fitted: scikit-learn warns at every call of others."""
+    names = getattr(estimator, "feature_names_in_", None)
+
+    def prepare(images: np.ndarray) -> Any:
+        given = inputs(images)
+        if names is None:
+            numbers = isinstance(given, pd.DataFrame) and all(
+                d.kind in "fiub" for d in given.dtypes
+            )
+            return given.to_numpy() if numbers else given
+        if not isinstance(given, pd.DataFrame):
+            return pd.DataFrame(given, columns=list(names))
+        return given[list(names)] if set(names) == set(given.columns) else given
+
+    return prepare
+
+
+def raw_classifier(model: Any) -> Any:
     """The classifier in a pyfunc model, if it is one of scikit-learn's kind; else None."""
     try:
         raw = model.get_raw_model()
@@ -266,13 +283,26 @@ def _by_signature(model: Any, shape: tuple[int, ...]) -> Inputs:
     return lambda images: wanted[takes](images).astype(spec.type)
 
 
-def _array(returned: Any, class_names: Sequence[str]) -> np.ndarray:
-    """What a pyfunc model returns as ``(n,)`` or ``(n, K)``; columns with names of classes in order."""
-    if isinstance(returned, Mapping) and len(returned) == 1:
-        (returned,) = returned.values()
+def as_array(
+    returned: Any, class_names: Sequence[str] | None = None, column: str | None = None
+) -> np.ndarray:
+    """What a model returns, a DataFrame or a dictionary too, as ``(n,)`` or ``(n, K)``.
+
+    Args:
+        returned: by the model.
+        class_names: if columns have these names, they are put in this order.
+        column: the only one to take.
+    """
+    if isinstance(returned, Mapping):
+        returned = pd.DataFrame({name: list(values) for name, values in returned.items()})
     if isinstance(returned, pd.DataFrame):
-        named = {scores.text(column): column for column in returned.columns}
-        if set(class_names) <= set(named) and len(class_names) > 1:
+        if column is not None and column in returned:
+            returned = returned[[column]]
+        named = {scores.text(name): name for name in returned.columns}
+        if class_names is not None and set(class_names) <= set(named):
             returned = returned[[named[name] for name in class_names]]
     array = np.asarray(returned)
-    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if array.dtype == object and array.ndim == 1 and len(array) and np.ndim(array[0]) == 1:
+        return np.stack(list(array))  # a column of lists of scores
+    return array

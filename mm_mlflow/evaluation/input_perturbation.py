@@ -14,6 +14,7 @@ from mm_mlflow.evaluation.base import Intervention, check_strength, check_whole,
 
 if TYPE_CHECKING:
     from mm_mlflow.evaluation.probe import Probe
+    from mm_mlflow.split import Split
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -58,6 +59,11 @@ class InputPerturbation(Intervention):
             perturbed = images + (scale * torch.from_numpy(np.stack(draws))).to(images.device)
             correct[batch.positions.numpy()] = probe.classify(perturbed, batch).cpu().numpy()
         return correct
+
+    def describe_on(self, split: Split, indices: np.ndarray) -> str:
+        del indices
+        pixels = split.images.shape[2:] != (1, 1)
+        return self.describe() if pixels else self.describe().replace("pixel", "feature")
 
     @property
     def title(self) -> str:

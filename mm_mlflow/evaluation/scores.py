@@ -67,8 +67,8 @@ def told(sample: np.ndarray, classes: int) -> Output:
     if sample.ndim == 1:
         if sample.dtype.kind == "f" and (sample != np.round(sample)).any():
             raise InvalidInput(
-                "the model returns one column of numbers: say whether it is probabilities or logits "
-                "(of the second of two classes)"
+                "the model gives one column of numbers: output says whether it is probabilities or "
+                "logits (of the second of two classes)"
             )
         return "labels"
     if sample.ndim != 2 or sample.shape[1] != classes or sample.dtype.kind not in "fiu":

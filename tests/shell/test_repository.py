@@ -36,7 +36,7 @@ def test_the_ten_lines_of_python_run(small: Path) -> None:
     """As they stand, on an experiment of that name."""
     small.write_text(small.read_text().replace("name: small", "name: digits_skewed"))
     assert CliRunner().invoke(cli.main, ["sweep", str(small)]).exit_code == 0
-    code, _own = blocks("python")  # the other is run by test_own_code.py
+    code, *_others = blocks("python")  # which test_own_code.py and test_evaluator.py run
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         exec(compile(code, "README.md", "exec"), {})
