@@ -13,7 +13,7 @@ from mm_mlflow import datasets, registry, tracking
 from mm_mlflow.backfill.work import Job, RunResult, Work, nothing_to_do, planned
 from mm_mlflow.design import DatasetSpec, Keep
 from mm_mlflow.errors import InvalidInput, MultiplicityError, TrackingError
-from mm_mlflow.evaluation import Task, metric_records
+from mm_mlflow.evaluation import Task, metric_records, split_tasks
 from mm_mlflow.frame import SCHEMA, RawRun, decisive
 from mm_mlflow.request import Measurement, Request
 from mm_mlflow.tracking import Consent, Store, StoredModel
@@ -176,7 +176,7 @@ def _judge(
         skipped = _otherwise_measured(store, run, present)
     except TrackingError as error:
         return settled("impossible", error=str(error))
-    doable, unable = splitplanned(lacking, stored)
+    doable, unable = split_tasks(lacking, stored)
     skipped |= unable
     if not doable:
         return nothing_to_do(settled, run, tasks, skipped)

@@ -104,6 +104,7 @@ class Outcome:
 
 
 def is_good(results: Sequence[RunResult]) -> bool:
+    """As :attr:`Outcome.good`."""
     found = {result.status for result in results}
     return "failed" not in found and bool(found & {"evaluated", "present"})
 

@@ -12,7 +12,7 @@ import torch
 from mm_mlflow import artifacts, loading, provenance, registry, tracking
 from mm_mlflow.backfill.work import Job, RunResult, nothing_to_do, planned
 from mm_mlflow.errors import InvalidInput
-from mm_mlflow.evaluation import Evaluation, Task, evaluate
+from mm_mlflow.evaluation import Evaluation, Task, evaluate, split_tasks
 
 DELETED = "it was deleted meanwhile"
 
@@ -52,7 +52,7 @@ def _evaluate_run(job: Job, started: float) -> RunResult:
         return ended("present")
     try:
         with loading.opened(job.store, job.run_id, job.stored, lacking, job.consent) as model:
-            doable, skipped = splitplanned(lacking, model)
+            doable, skipped = split_tasks(lacking, model)
             if not doable:
                 return nothing_to_do(ended, run, tasks, skipped)
             # What torch.export made stays where it was made.
