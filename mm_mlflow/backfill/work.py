@@ -22,7 +22,8 @@ class Job:
     Attributes:
         label: what people call the run.
         stored: the model that another program logged; None for a cell of ours.
-        keys: the metrics that it lacks.
+        keys: the metrics that it lacks and its kind of model can give.
+        skipped: by metric key, why it is not taken.
         seconds: what evaluating it took before, where that is known.
         trusted: the folder whose modules names may be import paths of, or None (``--trust-code``).
     """
@@ -33,6 +34,7 @@ class Job:
     stored: StoredModel | None
     measurement: Measurement
     keys: tuple[str, ...]
+    skipped: Mapping[str, str]
     seconds: float
     keep: Keep
     consent: Consent

@@ -52,7 +52,8 @@ def _evaluate_run(job: Job, started: float) -> RunResult:
         return ended("present")
     try:
         with loading.opened(job.store, job.run_id, job.stored, lacking, job.consent) as model:
-            doable, skipped = split_tasks(lacking, model)
+            doable, unable = split_tasks(lacking, model)
+            skipped = {**job.skipped, **unable}
             if not doable:
                 return nothing_to_do(ended, run, tasks, skipped)
             # What torch.export made stays where it was made.

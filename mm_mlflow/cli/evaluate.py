@@ -131,7 +131,12 @@ def _headline(work: Work) -> str:
 def _tell(work: Work, as_json: bool) -> None:
     if as_json:
         todo = [
-            {"run_id": job.run_id, "name": job.label, "metrics": list(job.keys)}
+            {
+                "run_id": job.run_id,
+                "name": job.label,
+                "metrics": list(job.keys),
+                "skipped": dict(job.skipped),
+            }
             for job in work.jobs
         ]
         print_json({"todo": todo, **_settled(work.settled), "left_out": dict(work.left_out)})

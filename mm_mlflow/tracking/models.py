@@ -96,8 +96,7 @@ def find_models(
         def find(run_id: str) -> StoredModel | str:
             try:
                 found = logged.get(run_id) or _among_artifacts(store.client, run_id)
-                chosen = _choose(found, name)
-                return _describe_stored(store, *chosen)
+                return _describe_stored(store, _choose(found, name))
             except InvalidInput as error:
                 return str(error)
             except Exception as error:  # noqa: BLE001 - one run's artifact store is no other run's
@@ -175,8 +174,15 @@ def _code(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 # ---- finding ----
 
-# A model's name, its address, and the reader of names in one of its folders.
-_Found = tuple[str, str, Callable[[str], Collection[str]]]
+
+@dataclass(frozen=True)
+class _Found:
+    """A model's name, its address, that of its ``MLmodel`` file, and the reader of names in a folder."""
+
+    name: str
+    uri: str
+    mlmodel: str
+    files: Callable[[str], Collection[str]]
 
 
 def _logged(store: Store) -> dict[str, list[_Found]]:
@@ -198,7 +204,9 @@ def _logged(store: Store) -> dict[str, list[_Found]]:
     for model in sorted(models, key=lambda model: model.creation_timestamp):
         if model.source_run_id and str(model.status) == "READY":
             files = _files_of_logged(store.client, model.model_id)
-            found.setdefault(model.source_run_id, []).append((model.name, model.model_uri, files))
+            mlmodel = f"{model.artifact_location}/MLmodel"  # models:/ takes no path below a model
+            item = _Found(model.name, model.model_uri, mlmodel, files)
+            found.setdefault(model.source_run_id, []).append(item)
     return found
 
 
@@ -217,7 +225,8 @@ def _among_artifacts(client: MlflowClient, run_id: str) -> list[_Found]:
         items = client.list_artifacts(run_id, folder or None)
         if any(not item.is_dir and Path(item.path).name == "MLmodel" for item in items):
             files = _files_of_run(client, run_id, folder)
-            found.append((folder or "model", f"runs:/{run_id}/{folder}".rstrip("/"), files))
+            uri = f"runs:/{run_id}/{folder}".rstrip("/")
+            found.append(_Found(folder or "model", uri, f"{uri}/MLmodel", files))
         elif folder.count("/") < _DEPTH - 1:
             folders += [item.path for item in items if item.is_dir]
     return found
@@ -233,7 +242,7 @@ def _files_of_run(
 
 
 def _choose(found: Sequence[_Found], name: str | None) -> _Found:
-    by_name = {model[0]: model for model in found}  # the newest of each name
+    by_name = {model.name: model for model in found}  # the newest of each name
     if name is not None and name in by_name:
         return by_name[name]
     if not by_name:
@@ -247,12 +256,10 @@ def _choose(found: Sequence[_Found], name: str | None) -> _Found:
     return next(iter(by_name.values()))
 
 
-def _describe_stored(
-    store: Store, name: str, uri: str, files: Callable[[str], Collection[str]]
-) -> StoredModel:
+def _describe_stored(store: Store, found: _Found) -> StoredModel:
     with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as folder:
-        path = _download(store, f"{uri}/MLmodel", folder)
-        return describe(name, uri, _mlmodel(path.read_text("utf-8"), name), files)
+        text = _download(store, found.mlmodel, folder).read_text("utf-8")
+    return describe(found.name, found.uri, _mlmodel(text, found.name), found.files)
 
 
 def _mlmodel(text: str, name: str) -> Mapping[str, Any]:

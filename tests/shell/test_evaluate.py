@@ -412,7 +412,6 @@ def test_what_fails_is_a_result_and_the_exit_status_1(
     assert {run.info.run_id for run in runs_of("cell") if KEY in run.data.metrics} == set(told) - {
         broken
     }
-    monkeypatch.undo()
 
 
 @pytest.mark.usefixtures("in_process")
