@@ -19,7 +19,8 @@ ORDER = [
     "split", "augmentation", "outcomes", "evaluation", "request", "render",
     # ---- shell ----
     "datasets", "models", "training", "artifacts", "sampling", "tracking", "provenance", "registration",
-    "engine", "experiment", "runner", "estimate", "loading", "backfill", "console", "cli", "__main__", "plugins",
+    "engine", "experiment", "runner", "estimate", "loading", "backfill", "console", "cli", "__main__",
+    "plugins",
 ]  # fmt: skip
 CORE = ORDER[: ORDER.index("datasets")]
 TORCH = {"split", "evaluation", "augmentation", "models", "training", "runner"}

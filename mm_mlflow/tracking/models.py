@@ -50,12 +50,15 @@ class StoredModel:
     Attributes:
         name: what the run calls it.
         uri: MLflow's address of it.
+        location: the folder of its files, an address too (``models:/`` is looked up in whatever store
+            MLflow's environment names: seen).
         form: ``pt2`` (torch.export), ``pickle`` (a pickled torch module), ``pyfunc`` (all else).
         code: import paths and files of code that loading it would run, beside pickles.
     """
 
     name: str
     uri: str
+    location: str
     form: Literal["pt2", "pickle", "pyfunc"]
     code: tuple[str, ...] = ()
 
@@ -117,10 +120,11 @@ def loaded(store: Store, model: StoredModel, consent: Consent) -> Iterator[Any]:
         InvalidInput: it is refused, its files are missing, or they make no model; in words.
     """
     with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as temporary, _own_imports(temporary):
-        folder = _download(store, model.uri, temporary)
+        folder = _download(store, model.location, temporary)
         found = describe(
             model.name,
             model.uri,
+            model.location,
             _mlmodel((folder / "MLmodel").read_text("utf-8"), model.name),
             lambda path: {item.name for item in (folder / path).glob("*")},
         )
@@ -130,13 +134,18 @@ def loaded(store: Store, model: StoredModel, consent: Consent) -> Iterator[Any]:
 
 
 def describe(
-    name: str, uri: str, document: Mapping[str, Any], files: Callable[[str], Collection[str]]
+    name: str,
+    uri: str,
+    location: str,
+    document: Mapping[str, Any],
+    files: Callable[[str], Collection[str]],
 ) -> StoredModel:
     """A model by its ``MLmodel`` document.
 
     Args:
         name: of the model.
         uri: of the model.
+        location: of its folder.
         document: the content of its ``MLmodel`` file.
         files: names of the files in one of its folders.
 
@@ -155,7 +164,7 @@ def describe(
         form: Literal["pt2", "pickle"] = (
             "pt2" if data & {"model.pt2", "model.pth"} == {"model.pt2"} else "pickle"
         )
-        return StoredModel(name, uri, form, _code(settings))
+        return StoredModel(name, uri, location, form, _code(settings))
     if "python_function" not in flavors:
         raise InvalidInput(
             f"model {name!r} has flavors {', '.join(map(str, flavors)) or 'none'}: "
@@ -165,7 +174,7 @@ def describe(
     module = str(settings.get("loader_module", ""))
     brought = _code(settings)
     foreign = () if module.startswith("mlflow.") else (module,)
-    return StoredModel(name, uri, "pyfunc", (*foreign, *brought))
+    return StoredModel(name, uri, location, "pyfunc", (*foreign, *brought))
 
 
 def _code(settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -177,11 +186,11 @@ def _code(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Found:
-    """A model's name, its address, that of its ``MLmodel`` file, and the reader of names in a folder."""
+    """A model's name and addresses, and the reader of names in one of its folders."""
 
     name: str
     uri: str
-    mlmodel: str
+    location: str
     files: Callable[[str], Collection[str]]
 
 
@@ -204,8 +213,7 @@ def _logged(store: Store) -> dict[str, list[_Found]]:
     for model in sorted(models, key=lambda model: model.creation_timestamp):
         if model.source_run_id and str(model.status) == "READY":
             files = _files_of_logged(store.client, model.model_id)
-            mlmodel = f"{model.artifact_location}/MLmodel"  # models:/ takes no path below a model
-            item = _Found(model.name, model.model_uri, mlmodel, files)
+            item = _Found(model.name, model.model_uri, model.artifact_location, files)
             found.setdefault(model.source_run_id, []).append(item)
     return found
 
@@ -226,7 +234,7 @@ def _among_artifacts(client: MlflowClient, run_id: str) -> list[_Found]:
         if any(not item.is_dir and Path(item.path).name == "MLmodel" for item in items):
             files = _files_of_run(client, run_id, folder)
             uri = f"runs:/{run_id}/{folder}".rstrip("/")
-            found.append(_Found(folder or "model", uri, f"{uri}/MLmodel", files))
+            found.append(_Found(folder or "model", uri, uri, files))
         elif folder.count("/") < _DEPTH - 1:
             folders += [item.path for item in items if item.is_dir]
     return found
@@ -258,8 +266,8 @@ def _choose(found: Sequence[_Found], name: str | None) -> _Found:
 
 def _describe_stored(store: Store, found: _Found) -> StoredModel:
     with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as folder:
-        text = _download(store, found.mlmodel, folder).read_text("utf-8")
-    return describe(found.name, found.uri, _mlmodel(text, found.name), found.files)
+        text = _download(store, f"{found.location}/MLmodel", folder).read_text("utf-8")
+    return describe(found.name, found.uri, found.location, _mlmodel(text, found.name), found.files)
 
 
 def _mlmodel(text: str, name: str) -> Mapping[str, Any]:

@@ -120,7 +120,9 @@ def test_first_gradients_are_taken_in_batches_of_the_tasks_own() -> None:
             sizes.clear()
             probe.prepare_ascent(positions)
         found = probe.clean_ascent(probe.batch(asked[-1][::-1].copy()))
-        expected = ascent(split.batch(asked[-1][::-1].copy()), probe.batch(asked[-1][::-1].copy()))[1]
+        expected = ascent(split.batch(asked[-1][::-1].copy()), probe.batch(asked[-1][::-1].copy()))[
+            1
+        ]
         assert (found != expected).float().mean() < 1e-4
         return sizes
 

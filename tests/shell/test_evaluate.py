@@ -315,7 +315,9 @@ def test_runs_that_cannot_be_evaluated_are_listed_and_do_not_fail_the_others(
     weights["default seed=1"].unlink()
     data = weights["default seed=2"].read_bytes()
     weights["default seed=2"].write_bytes(data[: len(data) // 2])
-    (tmp_path / "evil.py").write_text(f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).touch()")
+    (tmp_path / "evil.py").write_text(
+        f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).touch()"
+    )
     for seed, change in [
         (3, {"architecture": "evil:make"}),
         (4, {"architecture": "nonesuch"}),

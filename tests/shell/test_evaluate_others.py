@@ -297,7 +297,7 @@ def test_consent_is_asked_by_what_is_stored() -> None:
         ("pt2", ("a",), True, False, False),
         ("pt2", ("a",), False, True, True),
     ]:
-        model = StoredModel("m", "models:/m", form, code)  # type: ignore[arg-type]
+        model = StoredModel("m", "models:/m", "somewhere", form, code)  # type: ignore[arg-type]
         said = refusal(model, Consent(pickle=pickled, code=trusted))
         assert (said is None) == allowed
 
