@@ -39,7 +39,7 @@ def cell_files(
 def evaluation_files(
     evaluation: Evaluation, tasks: Sequence[Task], logits: Logits
 ) -> Iterator[tuple[str, bytes]]:
-    """Paths and contents of one pass of evaluation; ``metrics.json`` last: without it there is no pass."""
+    """Paths and contents of one pass of evaluation; without ``metrics.json`` there is no pass."""
     folder = evaluation_folder(evaluation)
     yield f"{folder}/predictions.parquet", predictions(evaluation, tasks, logits)
     records = {

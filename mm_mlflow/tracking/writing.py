@@ -117,15 +117,20 @@ def log_files(store: Store, run_id: str, files: Iterator[tuple[str, bytes]]) -> 
 
 
 def add_files(store: Store, run_id: str, folder: str, files: Iterator[tuple[str, bytes]]) -> None:
-    """As :func:`log_files`, one file at a time in their order, and none that is there with this content.
+    """As :func:`log_files`, but none is written again that is there with this content.
 
     A file of another content is what a killed process left half written. All lie in ``folder``.
     """
-    there = {item.path: item.file_size for item in store.client.list_artifacts(run_id, folder)}
-    for path, content in files:
-        same_size = path in there and there[path] in (None, len(content))
-        if not (same_size and artifact(store, run_id, path) == content):
-            log_files(store, run_id, iter([(path, content)]))
+    there = {item.path for item in store.client.list_artifacts(run_id, folder)}
+    log_files(
+        store,
+        run_id,
+        (
+            (path, content)
+            for path, content in files
+            if path not in there or artifact(store, run_id, path) != content
+        ),
+    )
 
 
 def write_files(folder: Path, files: Iterator[tuple[str, bytes]]) -> list[str]:

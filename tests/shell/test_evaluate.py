@@ -134,10 +134,10 @@ def test_values_are_those_of_a_sweep_to_the_bit(
 ) -> None:
     """A sweep with all interventions, and one with accuracy alone plus a back-fill of the rest, by the
     design or one by one: equal metrics and stored outcomes, compared with ``==``, with and without
-    batch norm and convolutions."""
+    batch norm and convolutions (one by one: of one net)."""
     monkeypatch.delitem(sys.modules, "plain_net", raising=False)
     (tmp_path / "plain_net.py").write_text(PLAIN)
-    nets = "[mlp, conv, resnet8, 'plain_net:plain']"
+    nets = "[mlp, conv, resnet8, 'plain_net:plain']" if by == "design" else "[mlp]"
     whole = write(tmp_path, "whole", FEW + REST, nets, seeds=1)
     few = write(tmp_path, "few", FEW, nets, seeds=1)
     command("sweep", whole, "--trust-code")
@@ -153,7 +153,7 @@ def test_values_are_those_of_a_sweep_to_the_bit(
             evaluate(command, "few", "--intervention", spec, "--trust-code")
     ours, theirs = by_name("few"), by_name("whole")
     assert set(ours) == set(theirs)
-    assert len(ours) == 4
+    assert len(ours) == (4 if by == "design" else 1)
     for name, run in ours.items():
         assert measured(run) == measured(theirs[name])
         assert len(measured(run)) == 1 + 4 + 1 + 2 + 1 + 1 + 4
@@ -465,8 +465,8 @@ def forget_metric(folder: Path, run_id: str) -> None:
 # ---- killed and interrupted, in processes of its own ----
 
 # Slow enough that a kill lands in the middle.
-SLOW = "{name: pgd, delta: 0.05, steps: 400}"
-SLOW_KEY = "pgd_accuracy/delta-0.05.steps-400"
+SLOW = "{name: pgd, delta: 0.05, steps: 150}"
+SLOW_KEY = "pgd_accuracy/delta-0.05.steps-150"
 
 
 def start(name: str, *, group: bool = False) -> subprocess.Popen[str]:
@@ -496,7 +496,7 @@ def test_stopped_halfway_and_run_again_it_ends_equal(
 ) -> None:
     """Killed, or interrupted from a terminal, when some runs are done: nothing is left at work, the next
     call measures the others, writes nothing anew, and every value is that of the model measured here."""
-    command("sweep", write(tmp_path, "small", "\n  - {name: accuracy}", seeds=8, epochs=10))
+    command("sweep", write(tmp_path, "small", "\n  - {name: accuracy}", seeds=6, epochs=8))
     child = start("small", group=how == signal.SIGINT)
     while len(done("small")) < 2:
         assert child.poll() is None, child.communicate()
@@ -516,12 +516,12 @@ def test_stopped_halfway_and_run_again_it_ends_equal(
     else:
         assert stopped.info.status == "RUNNING"
     before = {run.info.run_id: files(run) for run in done("small")}
-    assert 2 <= len(before) < 8
+    assert 2 <= len(before) < 6
     again = start("small")
     said = again.communicate()
     assert again.returncode == 0, said
-    assert f"{8 - len(before)} evaluated, {len(before)} lacked nothing" in said[0]
-    assert len(done("small")) == 8
+    assert f"{6 - len(before)} evaluated, {len(before)} lacked nothing" in said[0]
+    assert len(done("small")) == 6
     assert MlflowClient().get_run(stopped.info.run_id).info.status == "KILLED"
     for run in done("small"):
         if run.info.run_id in before:
