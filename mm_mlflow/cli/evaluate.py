@@ -81,7 +81,7 @@ def evaluate(
             work,
             jobs=jobs,
             scheduler=scheduler,
-            on_start=lambda work: shown.start(len(work.jobs), _headline(work)),
+            on_start=lambda work: shown.start(len(work.jobs), _headline(work), _notes(work)),
             on_result=shown.advance,
         )
     if as_json:
@@ -126,6 +126,13 @@ def _headline(work: Work) -> str:
         counts = ", ".join(f"{number} {status}" for status, number in sorted(work.left_out.items()))
         text += f"; left out: {counts}"
     return text
+
+
+def _notes(work: Work) -> list[str]:
+    trusted = sum(job.stored is not None and job.consent.pickle for job in work.jobs)
+    if not trusted:
+        return []
+    return [f"--trust-pickle: loading the models of {trusted} runs runs whatever code they hold"]
 
 
 def _tell(work: Work, as_json: bool) -> None:

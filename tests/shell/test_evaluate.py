@@ -259,8 +259,7 @@ def test_other_data_are_named_in_the_key_and_their_label_map_is_recorded(
 ) -> None:
     """A cell on another dataset: its own accuracy is not in the way; images of a class that the map
     gives to another output are wrong there. Another map is another measurement, said and not mixed."""
-    command("sweep", write(tmp_path, "small", seeds=1, epochs=10))
-    (run,) = runs_of("cell")
+    command("sweep", write(tmp_path, "small", seeds=2))
     other = "{name: digits_skewed, test_skew: 0.5}"
     key = "accuracy/split-digits_skewed"
     straight = {str(digit): digit for digit in range(10)}
@@ -275,6 +274,14 @@ def test_other_data_are_named_in_the_key_and_their_label_map_is_recorded(
         record = records(run)[key]
         assert record["parameters"]["dataset"]["test_skew"] == 0.5
         assert record["parameters"].get("label_map") == (turned if mapping is turned else None)
+    # Runs of one experiment that were measured under different maps make no sheet.
+    first, second = runs_of("cell", "small")
+    for run, mapping in [(first, turned), (second, straight)]:
+        only = ["--label-map", json.dumps(mapping), "--run", run.info.run_id]
+        evaluate(command, "small", *asked, *only)
+    said = command("sheet", "--experiment-name", "small", "--metric", key, code=2).stderr
+    assert key in said
+    assert "--mixed" in said
     again = json.loads(evaluate(command, "copy0", *asked, "--json").output)
     (present,) = again["present"]
     assert "measured with other parameters" in present["skipped"][key]
