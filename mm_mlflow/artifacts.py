@@ -17,6 +17,8 @@ from mm_mlflow.evaluation import Evaluation, Task, metric_records
 from mm_mlflow.split import Split
 from mm_mlflow.training import Trained
 
+Logits = Literal["float32", "float16", "none"]
+
 
 def evaluated(tasks: Sequence[Task]) -> dict[str, Split]:
     """The splits on which something is measured, by name."""
@@ -32,10 +34,11 @@ def cell_files(cell: Cell, trained: Trained, keep: Keep) -> Iterator[tuple[str, 
 
 
 def evaluation_files(
-    evaluation: Evaluation, tasks: Sequence[Task], logits: Literal["float32", "float16", "none"]
+    evaluation: Evaluation, tasks: Sequence[Task], logits: Logits
 ) -> Iterator[tuple[str, bytes]]:
-    """Paths and contents of what one evaluation pass stores: enough to know and measure it again."""
-    folder = f"evaluations/{evaluation.id}"
+    """Paths and contents of one pass of evaluation, enough to know and measure it again; without
+    ``metrics.json`` there is no pass."""
+    folder = evaluation_folder(evaluation)
     yield f"{folder}/predictions.parquet", predictions(evaluation, tasks, logits)
     records = {
         "schema": 1,
@@ -46,13 +49,16 @@ def evaluation_files(
     yield f"{folder}/metrics.json", _json(records)
 
 
+def evaluation_folder(evaluation: Evaluation) -> str:
+    """Where a pass of evaluation lies among a run's artifacts."""
+    return f"evaluations/{evaluation.id}"
+
+
 def _json(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, indent=1).encode()
 
 
-def predictions(
-    evaluation: Evaluation, tasks: Sequence[Task], logits: Literal["float32", "float16", "none"]
-) -> bytes:
+def predictions(evaluation: Evaluation, tasks: Sequence[Task], logits: Logits) -> bytes:
     """``predictions.parquet``: split, example_id, label, logits, and one column of outcomes per metric
     that float32 logits alone do not give (null for examples that the metric is not over)."""
     tables = []

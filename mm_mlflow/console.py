@@ -8,14 +8,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 if TYPE_CHECKING:
+    from mm_mlflow.backfill import Outcome, RunResult
+    from mm_mlflow.cell import Cell
     from mm_mlflow.comparison import Comparison
-    from mm_mlflow.design import Cell
-    from mm_mlflow.jobs import CellResult
     from mm_mlflow.plan import Plan
     from mm_mlflow.report import Report
     from mm_mlflow.selection import Selection
@@ -23,8 +23,23 @@ if TYPE_CHECKING:
     from mm_mlflow.tracking import Store
 
 
+class Ended(Protocol):
+    """What became of one piece of work: a cell, or a run that was evaluated."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def started(self) -> float: ...
+    @property
+    def busy(self) -> float: ...
+    @property
+    def error(self) -> str | None: ...
+
+
 class Progress:
-    """Cells done, failed, left, and time to go: a bar on a terminal, else a line per cell."""
+    """Work done, failed, left, and time to go: a bar on a terminal, else a line for each piece."""
 
     def __init__(self, began: float, *, quiet: bool) -> None:
         self.began = began
@@ -40,16 +55,14 @@ class Progress:
         if self.bar is not None:
             self.bar.stop()
 
-    def start(self, todo: Sequence[Cell], planned: int, notes: Sequence[str]) -> None:
+    def start(self, total: int, headline: str, notes: Sequence[str] = ()) -> None:
         """Say what is to be done, and show the bar where there is a terminal."""
-        self.total = len(todo)
+        self.total = total
         if self.quiet:
             return
         for note in notes:
             click.echo(f"Note: {note}", err=True)
-        click.echo(
-            f"{planned} cells planned, {planned - self.total} finished, {self.total} to train"
-        )
+        click.echo(headline)
         if self.total and sys.stderr.isatty():
             from rich import progress
             from rich.console import Console
@@ -61,10 +74,17 @@ class Progress:
                 console=Console(stderr=True),
             )
             self.bar.start()
-            self.bar.add_task("cells", total=self.total, failed=0, left="waiting for workers")
+            self.bar.add_task("work", total=self.total, failed=0, left="waiting for workers")
 
-    def advance(self, result: CellResult) -> None:
-        """One more cell has ended."""
+    def start_cells(self, todo: Sequence[Cell], planned: int, notes: Sequence[str]) -> None:
+        """As :meth:`start`, for the cells of a design."""
+        done = planned - len(todo)
+        self.start(
+            len(todo), f"{planned} cells planned, {done} finished, {len(todo)} to train", notes
+        )
+
+    def advance(self, result: Ended) -> None:
+        """One more piece has ended."""
         self.done += 1
         self.failed += result.status == "failed"
         if self.quiet:
@@ -81,9 +101,7 @@ class Progress:
         if self.bar is not None:
             self.bar.update(0, completed=self.done, failed=self.failed, left=remaining)
             return
-        what = (
-            result.error if result.status == "failed" else f"{result.status} in {result.busy:.1f} s"
-        )
+        what = result.error or f"{result.status} in {result.busy:.1f} s"
         click.echo(
             f"{self.done}/{self.total} {result.label}: {what}; {self.failed} failed, {remaining}"
         )
@@ -99,6 +117,40 @@ def tell_sweep(result: SweepResult) -> None:
     click.echo(text)
     for cell in result.failed:
         click.echo(f"failed: {cell.label}: {cell.error} (run {cell.run_id})", err=True)
+
+
+def tell_evaluation(outcome: Outcome) -> None:
+    """What an ``evaluate`` call did, and which runs it could not measure and why."""
+    count = {
+        word: len(outcome.of(word)) for word in ("evaluated", "present", "impossible", "failed")
+    }
+    click.echo(
+        f"{len(outcome.results)} runs: {count['evaluated']} evaluated, {count['present']} lacked "
+        f"nothing, {count['impossible']} not possible, {count['failed']} failed"
+    )
+    for line in not_taken(outcome.results):
+        click.echo(line)
+    for result in outcome.of("failed"):
+        click.echo(f"failed: {result.label}: {result.error} (run {result.run_id})", err=True)
+
+
+def not_taken(results: Sequence[RunResult]) -> list[str]:
+    """Lines about metrics that were not taken, and why, with the runs of one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for result in results:
+        if result.status == "impossible":
+            reasons.setdefault(f"not possible: {result.error}", []).append(result.label)
+        elif result.skipped:
+            for key, reason in result.skipped.items():
+                reasons.setdefault(f"not taken: {key}: {reason}", []).append(result.label)
+    return [
+        f"{reason} ({labels[0] if len(labels) == 1 else f'{len(labels)} runs: {_some(labels)}'})"
+        for reason, labels in reasons.items()
+    ]
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:3]) + (", ..." if len(labels) > 3 else "")
 
 
 def tell_report(report: Report) -> None:

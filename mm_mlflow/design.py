@@ -70,6 +70,18 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def parse_yaml(text: str, source: str) -> Any:
+    """Plain values from YAML text; ``source`` names it in errors.
+
+    Raises:
+        InvalidInput: not YAML, or a key twice.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
+        raise InvalidInput(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+
+
 @dataclass(frozen=True)
 class Table:
     """The plan of one table of a sheet: levels of one axis by seeds, the other axes at default."""
@@ -108,10 +120,7 @@ class Design(Strict):
         Raises:
             InvalidInput: with one line that names the place, the value and what is allowed.
         """
-        try:
-            data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-        except yaml.YAMLError as error:
-            raise InvalidInput(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+        data = parse_yaml(text, source)
         if not isinstance(data, Mapping):
             raise InvalidInput(f"{source}: a mapping is expected, got {type(data).__name__}")
         return cls.from_mapping(data, source)

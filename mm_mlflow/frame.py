@@ -366,6 +366,11 @@ def metric_values(plan: Iterable[str], chosen: Mapping[str, RawRun]) -> pd.DataF
 _DECISIVE = ("intervention", "version", "parameters", "split", "split_digest", "group", "n")
 
 
+def decisive(record: Mapping[str, Any]) -> str:
+    """What the value of a metric depends on, as text: equal records measure the same."""
+    return canonical_json({name: record.get(name) for name in _DECISIVE})
+
+
 def merge_records(
     runs: Sequence[RawRun],
 ) -> tuple[dict[str, Mapping[str, Any]], dict[str, tuple[str, str]]]:
@@ -375,7 +380,7 @@ def merge_records(
     conflicts: dict[str, tuple[str, str]] = {}
     for run in runs:
         for key, record in run.records.items():
-            text = canonical_json({name: record.get(name) for name in _DECISIVE})
+            text = decisive(record)
             first_run, first_text = source.setdefault(key, (run.run_id, text))
             records.setdefault(key, record)
             if text != first_text:

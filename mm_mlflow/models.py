@@ -100,17 +100,21 @@ def from_bytes(data: bytes) -> tuple[Classifier, dict[str, Any]]:
     """The model and its specification from ``model.safetensors``; nothing is unpickled.
 
     Raises:
-        InvalidInput: not a file of ours, or truncated.
+        InvalidInput: not a file of ours, truncated, or for an architecture that is not known or not
+            trusted here.
     """
     try:
         length = int.from_bytes(data[:8], "little")
         spec = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_HEADER])
         tensors = safetensors.torch.load(data)
-    except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise InvalidInput(f"model.safetensors cannot be read: {error!r}") from error
-    with torch.random.fork_rng(devices=[]):
-        model = build(spec)
-    model.load_state_dict(tensors)
+        with torch.random.fork_rng(devices=[]):
+            model = build(spec)
+        model.load_state_dict(tensors)
+    except InvalidInput:
+        raise
+    except (ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        text = " ".join(repr(error).split())[:300]
+        raise InvalidInput(f"model.safetensors cannot be read: {text}") from error
     return model.eval(), spec
 
 

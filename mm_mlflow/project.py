@@ -112,7 +112,10 @@ class Job(jobs.Job):
     def _missing(self, run_id: str) -> tuple[dict[str, Any], str | None]:
         """Params of the cell that the project did not log, and where one that it did log says
         something else than it was given."""
-        present = tracking.read_run(self.store, run_id).params
+        run = tracking.read_run(self.store, run_id)
+        if run is None:
+            raise RuntimeError(f"run {run_id} was deleted while its cell was worked on")
+        present = run.params
         defaults = {k: v for k, v in self.checkout.declared.items() if v is not None}
         wanted = {**defaults, **tracking.cell_params(self.cell)}
         passed = _passed(self.cell)

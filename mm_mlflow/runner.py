@@ -6,23 +6,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import platform
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-import mm_mlflow
-from mm_mlflow import artifacts, datasets, engine, jobs, registry, tracking, training
+from mm_mlflow import artifacts, datasets, engine, jobs, provenance, registry, tracking, training
 from mm_mlflow.design import Cell, DatasetSpec, Design, Keep
 from mm_mlflow.errors import InvalidInput, unknown
 from mm_mlflow.evaluation import Evaluation, Task, evaluate, plan
@@ -46,7 +38,7 @@ class Job(jobs.Job):
 
     def tags(self) -> dict[str, str]:
         """The data and the environment."""
-        return {"mm.dataset": self.dataset or "", "mm.env": environment()}
+        return {"mm.dataset": self.dataset or "", "mm.env": provenance.environment()}
 
     def params(self) -> dict[str, Any]:
         """The cell's, but for those that a project run carries already."""
@@ -94,13 +86,18 @@ class Material(jobs.Material):
 
     def tags(self) -> dict[str, str]:
         """The data and the environment."""
-        return {"mm.dataset": self.digest, "mm.env": environment()}
+        return {"mm.dataset": self.digest, "mm.env": provenance.environment()}
 
     def begin(self, store: Store, run_id: str, design: Design) -> None:
         """What the examples are, and the dataset inputs."""
         examples = artifacts.examples(self.evaluated)
         tracking.log_files(store, run_id, iter([("examples.parquet", examples)]))
-        log_inputs(store, run_id, _dataset(design).name, self)
+        self.log_inputs(store, run_id, _dataset(design).name)
+
+    def log_inputs(self, store: Store, run_id: str, dataset: str) -> None:
+        """Record the data that a run saw; ``dataset`` is the name of the design's."""
+        used = {"train": self.train, **self.evaluated}
+        provenance.log_inputs(store, run_id, dataset, self.splits, used)
 
     @property
     def metrics(self) -> list[str]:
@@ -190,7 +187,7 @@ def attempt(
 
 def working_tags(kind: str, design: str, design_id: str, dataset: str) -> dict[str, str]:
     """Tags of a run that trains: what it is, on which data, who works on it, and with what."""
-    own = {"mm.dataset": dataset, "mm.env": environment()}
+    own = {"mm.dataset": dataset, "mm.env": provenance.environment()}
     return {**jobs.working_tags(kind, design, design_id), **own}
 
 
@@ -239,8 +236,8 @@ def train_and_log(
         clock: takes the seconds.
         examples: whether the run stores ``examples.parquet`` itself, having no sweep that does.
     """
-    log_inputs(store, run_id, cell.data.name, material)
-    device = default_device()
+    material.log_inputs(store, run_id, cell.data.name)
+    device = provenance.default_device()
     with clock.measure("train"):
         trained = training.train(cell, material.train, device=device)
     with clock.measure("evaluate"):
@@ -277,52 +274,6 @@ def _health(trained: training.Trained, evaluations: Sequence[Evaluation]) -> str
     diverged = bool(reasons) or any(item.health == "diverged" for item in evaluations)
     found = [*reasons, *(check for item in evaluations for check in item.checks["failed"])]
     return "; ".join(["diverged" if diverged else "ok", *found])[:500]
-
-
-def log_inputs(store: Store, run_id: str, dataset: str, material: Material) -> None:
-    """Record the data that a run saw."""
-    splits = {"train": material.train, **material.evaluated}
-    for name, split in splits.items():
-        tracking.log_dataset(
-            store,
-            run_id,
-            name=dataset if name in material.splits else name,
-            digest=split.digest,
-            context="training" if name == "train" else name,
-            profile={"split": name, "examples": len(split), "shape": list(split.images.shape[1:])},
-        )
-
-
-def default_device() -> str:
-    """``cuda`` where there is one, else ``cpu``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@lru_cache(maxsize=1)
-def environment() -> str:
-    """``mm.env``: what may change the bits of a result, as JSON."""
-    return json.dumps(
-        {
-            "mm_mlflow": mm_mlflow.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": version("torchvision"),
-            "numpy": np.__version__,
-            "device": torch.cuda.get_device_name() if default_device() == "cuda" else "cpu",
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "threads": 1,
-            "git_commit": _git_commit(),
-        }
-    )
-
-
-def _git_commit() -> str | None:
-    command = ["git", "-C", os.fspath(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no input
-    except OSError:
-        return None  # no git on this machine
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def train_one(design: Design, store: Store, material: Material, cell: Cell) -> CellResult:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +29,8 @@ class Split:
         groups: per attribute, ``(N,)`` strings: which group each example belongs to.
         mean, std: per channel, of the *training* images in [0, 1] units.
         digest: sha256 of content (images, labels, ids, groups), in hexadecimal.
+        label_map: what :meth:`relabelled` was given; None for labels as the dataset has them. The
+            digest stays the dataset's.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Split:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     digest: str
+    label_map: Mapping[str, int] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,6 +75,40 @@ class Split:
                 )
             mask &= self.groups[attribute] == str(value)
         return mask
+
+    def relabelled(self, label_map: Mapping[str, int]) -> Split:
+        """The same examples with their labels as a model counts its classes.
+
+        A map that changes nothing gives the split itself, and several classes may be one output.
+
+        Args:
+            label_map: for the name of every class, the index of the model's output that means it.
+
+        Raises:
+            InvalidInput: a class that the split lacks or the map leaves out, or what is no index.
+        """
+        for name, index in label_map.items():
+            if name not in self.class_names:
+                raise unknown("class in the label map", name, self.class_names)
+            if type(index) is not int or index < 0:
+                raise InvalidInput(
+                    f"label map: {name!r}: {index!r} is not allowed: an output's index, 0 or more"
+                )
+        if missing := [name for name in self.class_names if name not in label_map]:
+            raise InvalidInput(f"label map leaves out {', '.join(missing)}: every class is needed")
+        outputs = np.array([label_map[name] for name in self.class_names], np.int64)
+        if (outputs == np.arange(len(outputs))).all():
+            return self
+        names = [
+            " or ".join(name for name in self.class_names if label_map[name] == index)
+            for index in range(int(outputs.max()) + 1)
+        ]
+        return replace(
+            self,
+            labels=outputs[self.labels],
+            class_names=tuple(name or f"output {index}" for index, name in enumerate(names)),
+            label_map={name: label_map[name] for name in self.class_names},
+        )
 
     def stratified(self, examples: int) -> np.ndarray:
         """``(examples,)`` sorted indices of a fixed part with the split's label proportions.

@@ -16,11 +16,11 @@ ROOT = Path(mm_mlflow.__file__).parent
 ORDER = [
     "errors", "registry", "rules", "specs", "cell", "design", "plan", "foreign", "frame",
     "adoption", "inference", "figures", "sheet", "distribution", "selection", "report",
-    "split", "augmentation", "outcomes", "comparison", "evaluation", "render",
+    "split", "augmentation", "outcomes", "comparison", "evaluation", "request", "render",
     # ---- shell ----
-    "datasets", "models", "training", "artifacts", "sampling", "tracking", "registration", "engine",
-    "experiment", "jobs", "sweeping", "runner", "project", "reproduction", "estimate", "console", "cli",
-    "__main__", "plugins",
+    "datasets", "models", "training", "artifacts", "sampling", "tracking", "provenance", "registration",
+    "engine", "experiment", "jobs", "sweeping", "runner", "project", "reproduction", "estimate", "loading",
+    "backfill", "console", "cli", "__main__", "plugins",
 ]  # fmt: skip
 CORE = ORDER[: ORDER.index("datasets")]
 TORCH = {"split", "evaluation", "augmentation", "models", "training", "runner"}

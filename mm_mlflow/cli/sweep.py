@@ -62,7 +62,7 @@ def sweep(
             scheduler=scheduler,
             smoke=smoke,
             adopt=adopt,
-            on_start=shown.start,
+            on_start=shown.start_cells,
             on_result=shown.advance,
         )
     if not as_json:

@@ -44,24 +44,31 @@ def create(spec: DatasetSpec) -> Dataset:
 def bind(design: Design) -> Design:
     """``design`` with every dataset's arguments spelled out, defaults included, and its locations
     apart. Cell ids are those of a bound design; what the sweep run stores is bound."""
-
-    def bound(spec: DatasetSpec) -> DatasetSpec:
-        if spec.locations is not None:
-            return spec
-        dataset = create(spec)
-        arguments = dataset.model_dump(mode="json", exclude_none=True)
-        locations = {key: arguments.pop(key) for key in dataset.locations if key in arguments}
-        return DatasetSpec(name=spec.name, locations=locations, **arguments)
-
-    def bound_intervention(spec: InterventionSpec) -> InterventionSpec:
-        return spec.model_copy(update={"dataset": bound(spec.dataset)}) if spec.dataset else spec
-
     return design.model_copy(
         update={
             "dataset": bound(design.dataset) if design.dataset else None,
             "interventions": tuple(map(bound_intervention, design.interventions)),
         }
     )
+
+
+def bound(spec: DatasetSpec) -> DatasetSpec:
+    """``spec`` with its arguments spelled out, and its locations apart.
+
+    Raises:
+        InvalidInput: as :func:`create`.
+    """
+    if spec.locations is not None:
+        return spec
+    dataset = create(spec)
+    arguments = dataset.model_dump(mode="json", exclude_none=True)
+    locations = {key: arguments.pop(key) for key in dataset.locations if key in arguments}
+    return DatasetSpec(name=spec.name, locations=locations, **arguments)
+
+
+def bound_intervention(spec: InterventionSpec) -> InterventionSpec:
+    """``spec`` with its dataset bound, if it names one."""
+    return spec.model_copy(update={"dataset": bound(spec.dataset)}) if spec.dataset else spec
 
 
 def open_splits(spec: DatasetSpec) -> Mapping[str, Split]:

@@ -1,8 +1,10 @@
 """The same function, faster: batch norm folded into convolutions, images laid out channels last.
 
 In eval mode batch norm is an affine map per channel, which the convolution before it can take over;
-the logits agree up to rounding (5e-6, measured). Whether a model is folded depends on its
-architecture alone, never on its weights, so that all cells of a level take one code path.
+the logits agree up to rounding (5e-6, measured). Whether a model is folded, and how it is laid out in
+memory, depends on its architecture alone, never on its weights or where it comes from, so that all
+cells of a level take one code path, and a model loaded from a file the one that it took when it had
+just been trained.
 """
 
 from __future__ import annotations
@@ -34,6 +36,31 @@ class ChannelsLast(nn.Module):
         return logits
 
 
+def channels_last(model: nn.Module, images: Tensor) -> nn.Module:
+    """A copy of ``model`` laid out channels last, whatever its layout is; itself where there is no choice.
+
+    Convolutions of another layout sum in another order, and give other bits. A model that does not
+    run so (it calls ``view`` on what a convolution gives) is laid out channels first.
+
+    Args:
+        model: in eval mode; left as it was.
+        images: ``(n, C, H, W)`` a few images that it takes, on its device.
+    """
+    if not any(value.ndim == 4 for value in model.parameters()):
+        return model
+    try:
+        copied = copy.deepcopy(model)
+    except (TypeError, RuntimeError):  # it holds what cannot be copied
+        return model
+    try:
+        fast = ChannelsLast(copied).eval()  # modules that are new here would begin in train mode
+        with torch.no_grad():
+            fast(images)
+    except RuntimeError:
+        return copied.to(memory_format=torch.contiguous_format)
+    return fast
+
+
 def folded(model: nn.Module, images: Tensor) -> tuple[nn.Module, int]:
     """A copy of ``model`` with batch norms folded, and how many; the model itself where there is none.
 
@@ -49,7 +76,7 @@ def folded(model: nn.Module, images: Tensor) -> tuple[nn.Module, int]:
     if not pairs or not _same_function(model, pairs, images):
         return model, 0
     # eval(): modules that are new here would begin in train mode.
-    return ChannelsLast(_fold(copy.deepcopy(model), pairs)).eval(), len(pairs)
+    return _fold(copy.deepcopy(model), pairs).eval(), len(pairs)
 
 
 def _pairs(model: nn.Module, images: Tensor) -> list[tuple[str, str]]:

@@ -28,7 +28,8 @@ class Task:
             split from the design's.
         indices: ``(n,)`` sorted int64 positions in the split: the examples it runs on.
         parameters: all that the value depends on besides the model: the intervention's parameters,
-            ``split``, ``examples`` (None: all) and ``dataset`` (None: the design's), JSON-able.
+            ``split``, ``examples`` (None: all), ``dataset`` (None: the design's) and, where labels are
+            mapped, ``label_map``, JSON-able.
         locations: where another dataset's files are; None for the design's own.
     """
 
@@ -278,6 +279,8 @@ def _task(
         "examples": spec.examples,
         "dataset": spec.dataset.identity() if spec.dataset else None,
     }
+    if split.label_map is not None:
+        parameters["label_map"] = dict(split.label_map)
     locations = spec.dataset.locations if spec.dataset else None
     return Task(key, intervention, split, indices, parameters, locations)
 
@@ -312,7 +315,8 @@ def _refuse_misfit(name: str, split: Split, ours: Split) -> None:
         raise InvalidInput(
             f"dataset {name!r} has images of shape {shape}: the design's, {expected}, is needed"
         )
-    if set(split.class_names) == set(ours.class_names) and split.class_names != ours.class_names:
+    same = set(split.class_names) == set(ours.class_names)
+    if same and split.class_names != ours.class_names and split.label_map is None:
         raise InvalidInput(
             f"dataset {name!r} has the design's classes in another order "
             f"({', '.join(split.class_names)}): map its labels"

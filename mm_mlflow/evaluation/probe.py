@@ -109,7 +109,9 @@ class Probe:
         self._split_logits = split_logits
         self.batch_size = batch_size
         self._device = device
-        self._clean_ascent: Tensor | None = None
+        # By set of examples: where each stands in it, -1 if nowhere, and the signs of its gradient.
+        self._ascents: dict[bytes, tuple[np.ndarray, Tensor]] = {}
+        self._prepared = np.full(len(indices), -1), torch.empty(0, dtype=torch.int8)
         self._watch = Watch()
 
     def __len__(self) -> int:
@@ -174,22 +176,34 @@ class Probe:
         return correct, gradient.sign().nan_to_num_(0.0)
 
     def prepare_ascent(self, positions: np.ndarray) -> None:
-        """Compute :meth:`clean_ascent` of these examples in full batches, where it is not known."""
-        if self._clean_ascent is None:
-            # Signs as bytes: a quarter of the split's float32 images.
-            shape = (len(self), *self.split.images.shape[1:])
-            self._clean_ascent = torch.zeros(shape, dtype=torch.int8)
-        for part in self.batches(positions[~self.judged[positions]]):
-            signs = self.ascent(part.images, part)[1].to("cpu", torch.int8)
-            self._clean_ascent[part.positions] = signs
-            self.judged[part.positions.numpy()] = True
-            self.zero_gradients += int((~signs.flatten(1).any(dim=1)).sum())
+        """Compute :meth:`clean_ascent` of exactly these examples, in full batches, once for all tasks.
+
+        The last bits of a gradient depend on the size of its batch: in batches that hold what other
+        tasks left over, a task's value would depend on the others.
+        """
+        key = positions.tobytes()
+        if key not in self._ascents:
+            rows = np.full(len(self), -1)
+            rows[positions] = np.arange(len(positions))
+            # Signs as bytes: a quarter of the float32 images.
+            signs = torch.zeros((len(positions), *self.split.images.shape[1:]), dtype=torch.int8)
+            for part in self.batches(positions):
+                found = self.ascent(part.images, part)[1].to("cpu", torch.int8)
+                places = part.positions.numpy()
+                signs[torch.from_numpy(rows[places])] = found
+                zero = ~found.flatten(1).any(dim=1).numpy()
+                self.zero_gradients += int((zero & ~self.judged[places]).sum())
+                self.judged[places] = True
+            self._ascents[key] = rows, signs
+        self._prepared = self._ascents[key]
 
     def clean_ascent(self, batch: Batch) -> Tensor:
         """The signs of :meth:`ascent` at the clean images, computed once for all interventions."""
-        self.prepare_ascent(batch.positions.numpy())
-        assert self._clean_ascent is not None
-        return self._clean_ascent[batch.positions].to(self._device, torch.float32)
+        positions = batch.positions.numpy()
+        if (self._prepared[0][positions] < 0).any():
+            self.prepare_ascent(positions)
+        rows, signs = self._prepared
+        return signs[torch.from_numpy(rows[positions])].to(self._device, torch.float32)
 
 
 def loss_direction(logits: Tensor, labels: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import nn
 from mm_mlflow import outcomes
 from mm_mlflow.errors import InvalidInput
 from mm_mlflow.evaluation.checks import Checks
-from mm_mlflow.evaluation.folding import folded
+from mm_mlflow.evaluation.folding import channels_last, folded
 from mm_mlflow.evaluation.planning import Task
 from mm_mlflow.evaluation.probe import Probe, clean_logits
 
@@ -100,6 +100,7 @@ def _evaluate(
     first = tasks[0].split.batch(slice(0, 2)).to(device) if tasks else None
     if first is not None:
         model, checks.record["folded_batch_norms"] = folded(model, first)
+        model = channels_last(model, first)
     for split in {task.split.name: task.split for task in tasks}.values():
         if not logits:
             checks.deterministic(model, split, batch_size=batch_size, device=device)

@@ -120,7 +120,7 @@ def sweep(
             scheduler=how.scheduler,
             smoke=how.smoke,
             adopt=how.adopt_foreign,
-            on_start=shown.start,
+            on_start=shown.start_cells,
             on_result=shown.advance,
         )
     console.tell_sweep(result)

@@ -21,10 +21,13 @@ from mm_mlflow.tracking.cells import (
 )
 from mm_mlflow.tracking.experiment_page import refresh_page, report_page, runs_page
 from mm_mlflow.tracking.experiment_tags import NOTE
+from mm_mlflow.tracking.models import Consent, StoredModel, find_models, loaded, refusal
 from mm_mlflow.tracking.reading import (
     ADOPTED,
+    EVALUATED,
     adopted_runs,
     artifact,
+    evaluated_runs,
     evaluations,
     has_artifact,
     newest_dataset,
@@ -33,6 +36,7 @@ from mm_mlflow.tracking.reading import (
     read_design,
     read_run,
     read_runs,
+    with_own_records,
     with_records,
 )
 from mm_mlflow.tracking.registry import (
@@ -47,6 +51,7 @@ from mm_mlflow.tracking.store import (
     reading_errors,
 )
 from mm_mlflow.tracking.writing import (
+    add_files,
     create_run,
     finish,
     log,
@@ -63,20 +68,27 @@ from mm_mlflow.tracking.writing import (
 
 __all__ = [
     "ADOPTED",
+    "EVALUATED",
     "NOTE",
+    "Consent",
     "Store",
+    "StoredModel",
     "abandoned",
+    "add_files",
     "adopted_runs",
     "artifact",
     "cell_params",
     "connect",
     "create_run",
+    "evaluated_runs",
     "evaluations",
     "explain",
+    "find_models",
     "finish",
     "has_artifact",
     "heartbeat",
     "kill",
+    "loaded",
     "log",
     "log_dataset",
     "log_files",
@@ -94,6 +106,7 @@ __all__ = [
     "read_runs",
     "reading_errors",
     "refresh_page",
+    "refusal",
     "register_model",
     "registered",
     "report_page",
@@ -102,6 +115,7 @@ __all__ = [
     "runs_page",
     "supersede",
     "tag_only",
+    "with_own_records",
     "with_records",
     "worker_name",
     "write_files",

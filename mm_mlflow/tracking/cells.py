@@ -67,12 +67,13 @@ def running_cells(store: Store, sweep: str) -> list[RawRun]:
 
 
 def abandoned(run: RawRun, sweep: str | None = None) -> str | None:
-    """Why a RUNNING cell, sweep or reproduction has no process any more; None if it may have one.
+    """Why a RUNNING cell, sweep, evaluation or reproduction has no process any more; None if it may
+    have one.
 
     Its process on this host is gone; or it is an earlier attempt of the same sweep (a worker takes
     up a cell again only when its first worker was lost); or its heartbeat is older than 10 minutes.
     """
-    if run.kind not in {"cell", "sweep", "reproduction"} or not is_open(run):
+    if run.kind not in {"cell", "sweep", "evaluation", "reproduction"} or not is_open(run):
         return None
     try:
         worker = json.loads(run.tags.get("mm.worker", "{}"))
@@ -100,7 +101,8 @@ def _alive(pid: Any) -> bool:
 
 def kill(store: Store, run: RawRun, reason: str) -> None:
     """Mark an abandoned attempt KILLED, with the reason; unless it has ended meanwhile."""
-    if not is_open(read_run(store, run.run_id)):
+    now = read_run(store, run.run_id)
+    if now is None or not is_open(now):
         return
     store.client.set_tag(run.run_id, "mm.killed", reason)
     finish(store, run.run_id, "KILLED")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from mm_mlflow.tracking.store import Store, connect, explain, reading_errors
 
 logger = logging.getLogger(__name__)
 
+EVALUATED = "evaluated.json"  # of an evaluation run: the runs that it was to measure
 ADOPTED = "mm.adopted"  # on sweeps that were told whether to count runs of other programs
 
 # What MLflow answers for an id that it does not know, and for one that can be none.
@@ -72,10 +73,16 @@ def open_run(uri: str | None, run_id: str) -> tuple[Store, RawRun]:
     return Store(uri, ExperimentRef(id=str(found.experiment_id), name=found.name)), _raw(run)
 
 
-def read_run(store: Store, run_id: str) -> RawRun:
-    """A run as it is now."""
+def read_run(store: Store, run_id: str) -> RawRun | None:
+    """A run as it is now, without what lies in artifacts; None if it is deleted, or was never there."""
     with reading_errors(store.uri):
-        return _raw(store.client.get_run(run_id))
+        try:
+            run = store.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code not in _NO_SUCH_RUN:
+                raise
+            return None
+    return _raw(run) if run.info.lifecycle_stage == "active" else None
 
 
 def read_runs(store: Store, filter_string: str = "") -> list[RawRun]:
@@ -112,55 +119,75 @@ def _raw(run: Run) -> RawRun:
     )
 
 
+def evaluated_runs(store: Store, runs: Sequence[RawRun]) -> set[str]:
+    """Ids of runs of other programs that ``evaluate`` was to measure: some may have no metrics of it.
+
+    Args:
+        store: the experiment.
+        runs: all its runs; those of kind ``evaluation`` tell it, in their ``evaluated.json``.
+    """
+    cells = {run.run_id for run in runs if run.kind == "cell"}
+    named: set[str] = set()
+    for run in runs:
+        # One that was killed at its very start has not written its list.
+        if run.kind == "evaluation" and has_artifact(store, run.run_id, EVALUATED):
+            try:
+                document = json.loads(artifact(store, run.run_id, EVALUATED))
+                named |= {str(entry["run_id"]) for entry in document["runs"]}
+            except (ValueError, KeyError, TypeError) as error:
+                logger.warning("evaluation %s is passed over: %s: %r", run.run_id, EVALUATED, error)
+    return named - cells
+
+
 def with_records(store: Store, runs: Sequence[RawRun]) -> list[RawRun]:
-    """The same runs; finished cells with what their ``metrics.json`` files say.
+    """The same runs; finished cells, and runs of other programs that :func:`evaluated_runs` names, with
+    what their ``metrics.json`` files say.
 
     A run that was deleted since ``runs`` were read is left out, which is said: its cell is missing
     now, as the next reading would find it.
     """
+    others = evaluated_runs(store, runs)
 
     def complete(run: RawRun) -> RawRun | None:
-        if run.kind != "cell" or run.status != "FINISHED" or "mm.project" in run.tags:
-            return run  # a project's cell says nothing of its metrics
+        known = run.kind == "cell" or run.run_id in others
+        if not known or run.status != "FINISHED":
+            return run
         try:
-            records, checks = _records(store, run.run_id)
+            return with_own_records(store, run)
         except TrackingError:
-            if _exists(store, run.run_id):
+            if read_run(store, run.run_id) is not None:
                 raise
             logger.warning(
                 "run %s (%s) was deleted while it was read: it is left out", run.run_id, run.name
             )
             return None
-        return replace(run, records=records, checks=checks)
 
     with reading_errors(store.uri), ThreadPoolExecutor(max_workers=8) as pool:
         return [run for run in pool.map(complete, runs) if run is not None]
 
 
-def _records(store: Store, run_id: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+def with_own_records(store: Store, run: RawRun) -> RawRun:
+    """The same run with what its ``metrics.json`` files say; a cell has to have some, unless it is a
+    project's, which says nothing of its metrics.
+
+    Raises:
+        TrackingError: they cannot be read.
+    """
     records: dict[str, Any] = {}
     checks: list[str] = []
-    for _, document in evaluations(store, run_id):
-        try:
-            records |= document["metrics"]
-            checks += document["checks"]["failed"]
-        except (KeyError, TypeError) as error:
-            raise TrackingError(f"run {run_id}: metrics.json cannot be read: {error!r}") from error
-    if not records:
+    # The pass with the most metrics (the sweep's, mostly) first.
+    passes = sorted(
+        evaluations(store, run.run_id), key=lambda found: len(found[1]["metrics"]), reverse=True
+    )
+    for _, document in passes:
+        records |= document["metrics"]
+        checks += document["checks"]["failed"]
+    if not records and run.kind == "cell" and "mm.project" not in run.tags:
         raise TrackingError(
-            f"run {run_id} is a finished cell without its metrics.json: "
+            f"run {run.run_id} is a finished cell without its metrics.json: "
             "are its artifacts where this machine can read them?"
         )
-    return records, tuple(checks)
-
-
-def _exists(store: Store, run_id: str) -> bool:
-    try:
-        return bool(store.client.get_run(run_id).info.lifecycle_stage == "active")
-    except MlflowException as error:
-        if error.error_code not in _NO_SUCH_RUN:
-            raise
-        return False
+    return replace(run, records=by_intervention(records), checks=tuple(dict.fromkeys(checks)))
 
 
 def evaluations(store: Store, run_id: str) -> list[tuple[str, dict[str, Any]]]:
@@ -168,19 +195,44 @@ def evaluations(store: Store, run_id: str) -> list[tuple[str, dict[str, Any]]]:
     back-fills.
 
     Raises:
-        TrackingError: they cannot be read.
+        TrackingError: they cannot be read, or are not what this program writes.
     """
     found = []
     with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as folder:
         try:
             for item in store.client.list_artifacts(run_id, "evaluations"):
-                path = store.client.download_artifacts(run_id, f"{item.path}/metrics.json", folder)
-                found.append((item.path, json.loads(Path(path).read_text(encoding="utf-8"))))
+                document = _metrics_json(store, run_id, item.path, folder)
+                if document is not None:
+                    found.append((item.path, document))
         except (OSError, ValueError, MlflowException) as error:
             raise TrackingError(
                 f"run {run_id}: metrics.json cannot be read: {explain(error)}"
             ) from error
     return found
+
+
+def _metrics_json(store: Store, run_id: str, path: str, folder: str) -> dict[str, Any] | None:
+    """One pass's document; None where a back-fill was killed before it wrote it, and its metrics."""
+    name = f"{path}/metrics.json"
+    try:
+        file = store.client.download_artifacts(run_id, name, folder)
+    except (OSError, MlflowException):
+        if any(item.path == name for item in store.client.list_artifacts(run_id, path)):
+            raise
+        return None
+    document = json.loads(Path(file).read_text(encoding="utf-8"))
+    metrics = document.get("metrics") if isinstance(document, dict) else None
+    checks = document.get("checks") if isinstance(document, dict) else None
+    whole = isinstance(metrics, dict) and all(isinstance(item, dict) for item in metrics.values())
+    if not whole or not isinstance(checks, dict) or not isinstance(checks.get("failed"), list):
+        raise ValueError(f"{name} has no metrics and checks as this program writes them")
+    return dict(document)
+
+
+def by_intervention(records: Mapping[str, Any]) -> dict[str, Any]:
+    """The same records, those of one intervention together: a δ that was added stands with the others."""
+    order = list(dict.fromkeys(record.get("intervention") for record in records.values()))
+    return dict(sorted(records.items(), key=lambda item: order.index(item[1].get("intervention"))))
 
 
 def newest_design(store: Store, runs: Sequence[RawRun]) -> Design:

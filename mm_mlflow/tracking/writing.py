@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 
 from mm_mlflow.frame import SCHEMA
 from mm_mlflow.tracking.experiment_tags import NOTE
-from mm_mlflow.tracking.reading import read_runs
+from mm_mlflow.tracking.reading import artifact, read_runs
 from mm_mlflow.tracking.store import Store
 
 logger = logging.getLogger(__name__)
@@ -120,6 +120,23 @@ def log_files(store: Store, run_id: str, files: Iterator[tuple[str, bytes]]) -> 
 def log_folder(store: Store, run_id: str, folder: Path) -> None:
     """Write all that is in ``folder`` as artifacts."""
     store.client.log_artifacts(run_id, str(folder))
+
+
+def add_files(store: Store, run_id: str, folder: str, files: Iterator[tuple[str, bytes]]) -> None:
+    """As :func:`log_files`, but none is written again that is there with this content.
+
+    A file of another content is what a killed process left half written. All lie in ``folder``.
+    """
+    there = {item.path for item in store.client.list_artifacts(run_id, folder)}
+    log_files(
+        store,
+        run_id,
+        (
+            (path, content)
+            for path, content in files
+            if path not in there or artifact(store, run_id, path) != content
+        ),
+    )
 
 
 def write_files(folder: Path, files: Iterator[tuple[str, bytes]]) -> list[str]:

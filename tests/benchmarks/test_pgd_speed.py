@@ -16,7 +16,7 @@ from mm_mlflow import training
 from mm_mlflow.datasets import bind, open_splits
 from mm_mlflow.design import Design
 from mm_mlflow.evaluation import PGD, plan
-from mm_mlflow.evaluation.folding import folded
+from mm_mlflow.evaluation.folding import channels_last, folded
 from mm_mlflow.evaluation.probe import Probe, clean_logits
 
 DESIGN = """
@@ -120,7 +120,7 @@ def test_cifar(capsys: pytest.CaptureFixture[str]) -> None:
     model = trained.eval().requires_grad_(requires_grad=False)
     split, chosen, delta = splits["test"], np.arange(0, len(splits["test"]), 5), 0.005
     images, labels = split.batch(chosen), torch.from_numpy(np.array(split.labels)[chosen])
-    fast, _ = folded(model, images[:2])
+    fast = channels_last(folded(model, images[:2])[0], images[:2])
     logits = np.zeros((len(split), len(split.class_names)), dtype=np.float32)
     with torch.no_grad():
         logits[chosen] = np.concatenate([fast(part).numpy() for part in images.split(64)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mm_mlflow.errors import InvalidInput
-from mm_mlflow.evaluation.folding import folded
+from mm_mlflow.evaluation.folding import channels_last, folded
 from mm_mlflow.models import MODELS, build
 
 SPEC = {"arguments": {}, "channels": 3, "size": [32, 32], "classes": list("abc"),
@@ -131,3 +132,61 @@ def test_what_is_no_classifier_is_said_in_one_line() -> None:
 
     with pytest.raises(InvalidInput, match=r"\(n, K\) logits are needed"):
         folded(Pair().eval(), torch.rand(2, 3, 8, 8))
+
+
+class Viewed(nn.Module):
+    """Written for images laid out channels first: ``view`` refuses others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4 * 36, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).view(-1, 4 * 36))
+
+
+def unnormalised() -> nn.Module:
+    """A net without batch norm whose sums depend on the layout (group norm and average pooling)."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.GELU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.GroupNorm(2, 32),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(128, 10),
+    ).eval()
+
+
+def test_the_layout_that_a_model_comes_in_changes_no_bit() -> None:
+    """Trained (channels last) and loaded (channels first) weights give equal logits only once they are
+    laid out alike."""
+    loaded = unnormalised()
+    trained = copy.deepcopy(loaded).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        assert not torch.equal(loaded(images), trained(images))
+        alike = [channels_last(model, images[:2])(images) for model in (loaded, trained)]
+    assert torch.equal(*alike)
+    assert loaded[0].weight.is_contiguous()  # left as it was
+
+
+def test_a_model_that_views_its_memory_still_runs() -> None:
+    """It is laid out channels first, whatever it came in."""
+    model = Viewed().eval()
+    other = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.rand(5, 3, 8, 8)
+    with torch.no_grad():
+        expected = model(images)
+        for each in (model, other):
+            assert torch.equal(channels_last(each, images[:2])(images), expected)
+
+
+def test_a_model_without_convolutions_is_taken_as_it_is() -> None:
+    """A layout of images means nothing to it."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval()
+    assert channels_last(model, torch.rand(2, 3, 8, 8)) is model

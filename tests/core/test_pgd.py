@@ -104,6 +104,33 @@ def test_a_budget_depends_on_no_other() -> None:
         assert np.array_equal(measure(model, split, delta=deltas).outcomes[key], alone)
 
 
+def test_first_gradients_are_taken_in_batches_of_the_tasks_own() -> None:
+    """What another task asked for before changes no batch, and with it no last bit of a gradient."""
+    model, split = trained_net(), first(digits()[1], 90)
+    cpu = torch.device("cpu")
+    logits = clean_logits(model, split, batch_size=32, device=cpu)
+
+    def batches(*asked: np.ndarray) -> list[int]:
+        """Sizes of the batches for the last of ``asked``."""
+        probe = Probe(model, split, np.arange(90), logits, batch_size=32, device=cpu)
+        sizes: list[int] = []
+        ascent = probe.ascent
+        probe.ascent = lambda images, batch: (sizes.append(len(batch)), ascent(images, batch))[1]  # type: ignore[method-assign, func-returns-value]
+        for positions in asked:
+            sizes.clear()
+            probe.prepare_ascent(positions)
+        found = probe.clean_ascent(probe.batch(asked[-1][::-1].copy()))
+        expected = ascent(split.batch(asked[-1][::-1].copy()), probe.batch(asked[-1][::-1].copy()))[
+            1
+        ]
+        assert (found != expected).float().mean() < 1e-4
+        return sizes
+
+    some, every = np.arange(0, 90, 2), np.arange(90)
+    assert batches(every) == batches(some, every) == [32, 32, 26]
+    assert batches(some, some) == []
+
+
 def test_batches_change_next_to_nothing() -> None:
     """With batches of 32 instead of 250, at most 1 outcome in 1,000 differs."""
     split = digits()[1]

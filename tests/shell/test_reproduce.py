@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mm_mlflow import artifacts as files
-from mm_mlflow import datasets, models, runner, tracking
+from mm_mlflow import datasets, models, provenance, runner, tracking
 from mm_mlflow.datasets import bind, open_splits
 from mm_mlflow.design import Design, InterventionSpec
 from mm_mlflow.evaluation import evaluate, plan
@@ -185,8 +185,8 @@ def test_another_environment_is_named_key_by_key(
     cell: Run, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What differs and nothing else; equal metrics stay equal."""
-    environment = {**json.loads(runner.environment()), "torch": "9.9", "cpu_capability": "NONE"}
-    monkeypatch.setattr(runner, "environment", lambda: json.dumps(environment))
+    environment = {**json.loads(provenance.environment()), "torch": "9.9", "cpu_capability": "NONE"}
+    monkeypatch.setattr(provenance, "environment", lambda: json.dumps(environment))
     document = json.loads(command("reproduce", cell.info.run_id, "--json").stdout)
     assert set(document["environment"]) == {"torch", "cpu_capability"}
     assert document["environment"]["torch"]["reproduction"] == "9.9"
