@@ -95,6 +95,13 @@ def reasons(document: dict[str, Any]) -> dict[str, str]:
     return {entry["name"]: entry["reason"] for entry in document["impossible"]}
 
 
+def started(name: str) -> mlflow.ActiveRun:
+    """A run of the experiment; ``mlflow.set_experiment`` would outlive the test's store."""
+    found = MlflowClient().get_experiment_by_name("others")
+    identifier = found.experiment_id if found else mlflow.create_experiment("others")
+    return mlflow.start_run(run_name=name, experiment_id=identifier)
+
+
 def run_called(name: str) -> Run:
     client = MlflowClient()
     experiment = client.get_experiment_by_name("others")
@@ -114,19 +121,18 @@ def test_models_logged_with_mlflow_are_measured(
     train, test = data
     model = net(train)
     linear = LogisticRegression(max_iter=50).fit(flat(train), train.labels)
-    mlflow.set_experiment("others")
-    with mlflow.start_run(run_name="graph"):
+    with started("graph"):
         mlflow.log_metric("val_acc", 0.9)
         example = test.batch(slice(0, 2)).numpy()
         mlflow.pytorch.log_model(model, name="net", input_example=example)
-    with mlflow.start_run(run_name="pickle"):
+    with started("pickle"):
         mlflow.pytorch.log_model(model, name="net", serialization_format="pickle")
-    with mlflow.start_run(run_name="linear"), tempfile.TemporaryDirectory() as folder:
+    with started("linear"), tempfile.TemporaryDirectory() as folder:
         mlflow.sklearn.save_model(linear, f"{folder}/m", serialization_format="cloudpickle")
         mlflow.log_artifacts(f"{folder}/m", "models/linear")
-    with mlflow.start_run(run_name="nothing"):
+    with started("nothing"):
         mlflow.log_metric("val_acc", 0.9)
-    with pytest.raises(RuntimeError), mlflow.start_run(run_name="broken"):
+    with pytest.raises(RuntimeError), started("broken"):
         raise RuntimeError
     tags = {name: run_called(name).data.tags for name in ("graph", "pickle", "linear")}
 
@@ -191,7 +197,7 @@ class Hostile:
 
 
 def log_files(name: str, files: dict[str, bytes], mlmodel: str) -> None:
-    with mlflow.start_run(run_name=name), tempfile.TemporaryDirectory() as folder:
+    with started(name), tempfile.TemporaryDirectory() as folder:
         for path, content in {**files, "MLmodel": mlmodel.encode()}.items():
             target = Path(folder, path)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +222,6 @@ def test_a_hostile_pickle_does_not_run_without_consent(
 ) -> None:
     """Pickled with torch, hidden in what calls itself pt2, beside a pt2, or of scikit-learn: refused; and
     with consent each of them does run, so that the check can fail."""
-    mlflow.set_experiment("others")
     ran = {name: tmp_path / f"ran-{name}" for name in ("torch", "hidden", "beside", "sklearn")}
     version = TORCH % torch.__version__
 
@@ -263,7 +268,6 @@ def test_an_import_path_is_not_followed_without_consent(tmp_path: Path, command:
         f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
         "def _load_pyfunc(path): raise ValueError('loaded')"
     )
-    mlflow.set_experiment("others")
     log_files("loader", {}, "flavors: {python_function: {loader_module: evil_loader}}")
     script = f"import pathlib; pathlib.Path({str(tmp_path / 'ran-script')!r}).touch()".encode()
     log_files(
@@ -310,7 +314,6 @@ def test_what_is_no_model_is_listed_with_the_reason(
     """Files that are gone or cut short, flavors that nothing here can ask, several models, other shapes
     of images and numbers of classes, an own metric of the same name: none stops another run."""
     train, _ = data
-    mlflow.set_experiment("others")
     version = TORCH % torch.__version__
     small = torch.export.export(
         net(train, 1), (torch.rand(2, 3, 8, 8),), dynamic_shapes=({0: torch.export.Dim("n")},)
@@ -329,7 +332,7 @@ def test_what_is_no_model_is_listed_with_the_reason(
     gray = torch.export.export(nn.Flatten(), (torch.rand(2, 1, 8, 8),))
     torch.export.save(gray, tmp_path / "gray.pt2")
     log_files("gray", {"data/model.pt2": (tmp_path / "gray.pt2").read_bytes()}, version)
-    with mlflow.start_run(run_name="several"):
+    with started("several"):
         linear = LogisticRegression(max_iter=5).fit(flat(train), train.labels)
         mlflow.log_metric("accuracy", 0.123)
         for name in ("a", "b", "a"):
@@ -397,22 +400,19 @@ def test_a_label_map_says_which_output_is_which_class(
         Rearranged().eval(), (images[:2],), dynamic_shapes=({0: torch.export.Dim("n")},)
     )
     torch.export.save(program, tmp_path / "net.pt2")
-    mlflow.set_experiment("others")
     log_files(
         "net", {"data/model.pt2": (tmp_path / "net.pt2").read_bytes()}, TORCH % torch.__version__
     )
-    with mlflow.start_run(run_name="linear"):
+    with started("linear"):
         linear = LogisticRegression(max_iter=50).fit(flat(train), order[train.labels] + 1)
         mlflow.sklearn.log_model(linear, name="m", serialization_format="pickle")
     document = evaluate(command, *ASKED, "--trust-pickle", code=0)
     assert "12) for images" in reasons(document)["net"]
     assert "--label-map" in reasons(document)["net"]
     mapping = {name: int(order[label]) for label, name in enumerate(test.class_names)}
-    experiment = MlflowClient().get_experiment_by_name("others")
-    assert experiment is not None
     client = MlflowClient()
     client.delete_run(run_called("linear").info.run_id)
-    with mlflow.start_run(run_name="again"):
+    with started("again"):
         mlflow.sklearn.log_model(linear, name="m", serialization_format="pickle")
     document = evaluate(command, *ASKED, "--trust-pickle", "--label-map", json.dumps(mapping))
     assert {entry["name"] for entry in document["evaluated"]} == {"net", "again"}
@@ -425,7 +425,7 @@ def test_a_label_map_says_which_output_is_which_class(
     record = json.loads(artifact(run_called("net"), path))["metrics"]["accuracy"]
     assert record["parameters"]["label_map"] == mapping
     too_far = {**mapping, test.class_names[0]: 12}
-    with mlflow.start_run(run_name="far"):
+    with started("far"):
         pass
     log_files(
         "far net",
@@ -440,8 +440,7 @@ def test_a_label_map_says_which_output_is_which_class(
 
 def test_data_of_strangers_runs_have_to_be_named(command: Command) -> None:
     """One line that says so."""
-    mlflow.set_experiment("others")
-    with mlflow.start_run():
+    with started("run"):
         pass
     said = command(
         "evaluate", "--experiment-name", "others", "--intervention", "accuracy", code=2
