@@ -170,11 +170,11 @@ def _independent(
 ) -> list[Column]:
     """The columns that vary on their own: not as another does, nor as the seed, nor all at once."""
     kept: list[Column] = []
-    # Of two that vary alike, the one that every run has speaks for both; a param before a tag, and the
-    # shorter name.
+    # Of two that vary alike, the one that every run has speaks for both; a param before a tag, and of
+    # tags the shorter name (estimator_name, not estimator_class).
+    tags = {name: len(name) for name in varying if name.startswith(TAG)}
     whole_first = sorted(
-        varying.values(),
-        key=lambda item: (NOT_SET in item.levels, item.name.startswith(TAG), len(item.name)),
+        varying.values(), key=lambda item: (NOT_SET in item.levels, tags.get(item.name, 0))
     )
 
     def drop(item: Column, reason: str) -> None:

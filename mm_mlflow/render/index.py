@@ -124,13 +124,17 @@ def _figures(report: Report) -> Iterator[str]:
 def _summary(report: Report) -> Iterator[str]:
     yield '<section class="part" id="summary"><h2>Summary</h2>'
     yield box("Summary", len(report.summary))
-    yield '<table class="summary" data-sortable><thead><tr><th scope="col">Metric</th>'
-    yield '<th scope="col">Examples</th><th scope="col">Runs</th><th scope="col">Mean ± sd</th>'
-    yield f'<th scope="col">{DELTA_ALL}</th><th scope="col">× accuracy</th></tr></thead>'
+    # Runs of other programs tell neither their examples nor which metric is their accuracy.
+    examples = not report.plan.inferred or any(row.n_examples for row in report.summary)
+    ratios = not report.plan.inferred or any(row.ratio is not None for row in report.summary)
+    heads = ["Metric", *(["Examples"] if examples else []), "Runs", "Mean ± sd", DELTA_ALL]
+    heads += ["× accuracy"] if ratios else []
+    columns = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    yield f'<table class="summary" data-sortable><thead><tr>{columns}</tr></thead>'
     comparable = [row.delta_all for row in report.summary if row.unit == "fraction"]
     widest = max((value for value in comparable if math.isfinite(value)), default=0.0)
     for i, row in enumerate(report.summary):
-        yield _row(i, row, widest)
+        yield _row(i, row, widest, examples=examples, ratios=ratios)
     yield "</table></div>"
     if comparable:
         yield f'<p class="aside">Values in percent, {DELTA_ALL} in points (percentage points): '
@@ -140,9 +144,9 @@ def _summary(report: Report) -> Iterator[str]:
     yield "</section>"
 
 
-def _row(i: int, row: SummaryRow, widest: float) -> str:
+def _row(i: int, row: SummaryRow, widest: float, *, examples: bool, ratios: bool) -> str:
     how = _numbers(row)
-    examples = words.NOTHING if row.n_examples is None else f"{row.n_examples:,}"
+    number = words.NOTHING if row.n_examples is None else f"{row.n_examples:,}"
     ends = "".join(
         f'<span title="run {escape(end[0])}">{word} <b>{how.with_unit(end[2])}</b> '
         f"{escape(words.clip(words.clean(end[1]), 80))}</span>"
@@ -155,9 +159,10 @@ def _row(i: int, row: SummaryRow, widest: float) -> str:
     title = words.clip(words.clean(row.title), 160).replace(" = ", "\u00a0=\u00a0")
     return (
         f'<tbody><tr><th scope="row"><a class="name" href="#sheet-{i}">{escape(title)}</a></th>'
-        f"<td>{examples}</td><td>{row.n_runs:,}</td><td>{mean_sd(row)}</td>"
-        f'<td class="d">{bound(row, row.delta_all)}{small}{bar(share)}</td><td>{ratio(row)}</td></tr>'
-        f'<tr><td class="runs" colspan="6">{ends}</td></tr></tbody>'
+        f"{f'<td>{number}</td>' if examples else ''}<td>{row.n_runs:,}</td><td>{mean_sd(row)}</td>"
+        f'<td class="d">{bound(row, row.delta_all)}{small}{bar(share)}</td>'
+        f"{f'<td>{ratio(row)}</td>' if ratios else ''}</tr>"
+        f'<tr><td class="runs" colspan="{4 + examples + ratios}">{ends}</td></tr></tbody>'
     )
 
 

@@ -133,7 +133,7 @@ def view(sheet: Sheet) -> SheetView:
         if how.percent
         else "Values as logged.",
         seed_word=words.clip(words.axis_label(sheet.seed_axis), 16),
-        seeds_word=words.COLUMNS.get(sheet.seed_axis, "columns"),
+        seeds_word=words.columns_word(sheet.seed_axis),
         scale=(how.with_unit(scale[0]), how.with_unit(scale[1])) if shaded else None,
         notices=tuple(words.notices(sheet, how)),
         legend=tuple(_legend(sheet)),

@@ -21,8 +21,6 @@ HOLES = {
     "excluded": ("left out", "there is a run, left out on purpose"),
     "absent": ("·", "no run has these levels"),
 }
-# What the runs of a row differ in.
-COLUMNS = {"seed": "seeds", "replicate": "runs"}
 _KNOWN = {
     "sgd": "SGD",
     "adam": "Adam",
@@ -57,6 +55,14 @@ def axis_label(name: str) -> str:
     """``learning_rate`` -> ``Learning rate``."""
     words = clean(clean(name).replace("_", " ")) or clean(name)
     return words[:1].upper() + words[1:]
+
+
+def columns_word(seed_axis: str) -> str:
+    """What the runs of a row differ in: seeds, numbered runs, or levels of another axis."""
+    if seed_axis == "replicate":
+        return "runs"
+    last = seed_axis.lower()
+    return "seeds" if "seed" in last or "random" in last else "levels"
 
 
 def level_labels(levels: Sequence[Scalar]) -> list[str]:
