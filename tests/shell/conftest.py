@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from helpers import Command
 from mlflow import MlflowClient
+from mlflow.tracking import fluent
 
 from mm_mlflow import datasets, runner
 from mm_mlflow.cli import main
@@ -64,6 +65,8 @@ def _isolated(
     monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     monkeypatch.chdir(tmp_path)
     datasets._open_splits.cache_clear()
+    # mlflow.set_experiment is remembered for the rest of the process.
+    monkeypatch.setattr(fluent, "_active_experiment_id", None)
     yield
     datasets._open_splits.cache_clear()
 
