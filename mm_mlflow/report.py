@@ -153,6 +153,10 @@ def build_report(
         for metric in (asked or [key for key in everything if key not in flipped])
     ]
     left_out = () if asked else tuple(flipped.values())
+    if not sheets and not left_out:
+        raise InvalidInput(
+            f"experiment {frame.experiment.name!r}: no run has a finite value of any metric"
+        )
     # The reference of every ratio is there even where its own sheet was not asked for.
     reference = (
         float(build_sheet(frame, plan, "accuracy", mixed=True).delta_all)

@@ -76,8 +76,6 @@ def roles(found: Mapping[str, Column], asked: Asked) -> Roles:
         else:
             varying[name] = item
     axes = _independent(varying, seed, asked, ignored)
-    for name in asked.bins:
-        candidates.pop(name, None)
     held: list[Column] = []
     if not _float(axes, seed, asked):
         held = [found[name] for name in candidates]
@@ -86,6 +84,8 @@ def roles(found: Mapping[str, Column], asked: Asked) -> Roles:
         candidates |= {item.name: f"varies with {confounded[0].name}" for item in confounded[1:]}
         candidates |= {item.name: f"{item.distinct} values" for item in confounded[:1]}
         held += confounded
+    for name in asked.bins:  # an axis on request
+        candidates.pop(name, None)
     applies = {item.name: mask for item in axes if (mask := _conditional(item, axes)) is not None}
     return Roles(seed, tuple(axes), tuple(held), applies, ignored, candidates, tuple(notes))
 
@@ -119,7 +119,9 @@ def _seed(
     named = [
         item
         for name, item in found.items()
-        if is_seed_name(name) and not name.startswith(TAG) and name not in asked.named
+        if is_seed_name(name)
+        and not name.startswith(TAG)
+        and name not in (*asked.named, *asked.ignore)
     ]
     varying = [item for item in named if len(item.levels) > 1]
     for item in named:

@@ -527,6 +527,29 @@ def test_a_default_that_is_asked_for() -> None:
         inferred(runs(STAR), default={"lr": "0.01", "batch": "64"})
 
 
+def test_a_param_that_makes_no_difference() -> None:
+    """Ignored as asked: a duration is no candidate then, and a seed no seed."""
+    rows = [{"lr": lr, "time": 7.5 * i + lr} for i, lr in enumerate([0.1, 0.2] * 3)]
+    assert inferred(runs(rows))[1].layout == "none"
+    shown = sheet(runs(rows), ignore=("time",))
+    assert table(shown, "lr").to_numpy().tolist() == [[0, 2, 4], [1, 3, 5]]
+    _, plan = inferred(runs(STAR), ignore=("seed",))
+    assert (plan.seed_axis, plan.ignored["seed"]) == ("replicate", "as asked")
+
+
+def test_bins_of_a_search_hold_nothing_else_fixed() -> None:
+    """Beside them no table pretends that two runs differ in a choice alone."""
+    rows = [{"lr": 0.37 * i, "kind": "ab"[i % 2]} for i in range(20)]
+    assert [item.axis for item in sheet(runs(rows), bins={"lr": 4}).tables] == ["lr"]
+
+
+def test_no_finite_value_at_all() -> None:
+    """Said in one line."""
+    found = [run(i, row, math.nan) for i, row in enumerate(STAR)]
+    with pytest.raises(InvalidInput, match="no run has a finite value of any metric"):
+        build_report(*inferred(found))
+
+
 def test_thousands_of_params() -> None:
     """Each is looked at once, and counted."""
     rows = [{**row, **{f"p{i}": i for i in range(3000)}} for row in STAR]
