@@ -351,6 +351,9 @@ def test_a_killed_sweep_leaves_no_process_and_nothing_half_counted(
     pids = await_blocked(child, out, 2)
     processes = family(list(pids.values()))
     assert len(processes) >= 2
+    # Workers too: they end a moment after their driver, and until then an attempt may be alive.
+    workers = {json.loads(run.data.tags["mm.worker"])["pid"] for run in cells()}
+    processes += [psutil.Process(pid) for pid in workers]
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert_gone(processes)
