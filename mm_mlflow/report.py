@@ -249,13 +249,15 @@ def _summary(sheet: Sheet, frame: Frame, reference: float) -> SummaryRow:
 
 def _tidy(frame: Frame, metrics: Sequence[str]) -> pd.DataFrame:
     counted = frame.cells[frame.counted]
-    wide = frame.axes.loc[counted.index].assign(
+    taken = {"run_id", "configuration", "seed", "status", "metric", "value"}
+    axes = frame.axes.rename(columns=lambda name: f"param:{name}" if name in taken else name)
+    wide = axes.loc[counted.index].assign(
         run_id=counted["run_id"],
         configuration=counted["configuration"],
         seed=counted["seed"],
         status=counted["status"],
     )
-    order = ["run_id", "configuration", *frame.axes.columns, "seed", "status"]
+    order = ["run_id", "configuration", *axes.columns, "seed", "status"]
     parts = [
         wide[order].assign(metric=metric, value=frame.values.loc[counted.index, metric])
         for metric in metrics

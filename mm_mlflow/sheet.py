@@ -339,7 +339,14 @@ def _missing(frame: Frame, statuses: pd.Series) -> tuple[Mapping[str, Any], ...]
     """Levels, seed and status of the planned cells that leave a hole."""
     rows = zip(frame.axes.to_dict("records"), frame.cells["seed"], statuses, strict=True)
     return tuple(
-        {**{str(axis): level for axis, level in levels.items()}, "seed": seed, "status": status}
+        {
+            **{
+                f"param:{axis}" if axis in {"seed", "status"} else str(axis): level
+                for axis, level in levels.items()
+            },
+            "seed": seed,
+            "status": status,
+        }
         for levels, seed, status in rows
         if status in {"missing", "failed"}
     )

@@ -55,6 +55,7 @@ def roles(found: Mapping[str, Column], asked: Asked) -> Roles:
     for name in asked_for:
         if name not in found:
             raise unknown("param or tag", name, found)
+    _refuse_conflicts(asked)
     for name in (*asked.named, *asked.bins):
         if len(found[name].levels) < 2:
             raise InvalidInput(f"{name} is no axis: it is {found[name].levels[0]!r} in every run")
@@ -90,10 +91,31 @@ def roles(found: Mapping[str, Column], asked: Asked) -> Roles:
     return Roles(seed, tuple(axes), tuple(held), applies, ignored, candidates, tuple(notes))
 
 
+def _refuse_conflicts(asked: Asked) -> None:
+    """Refuse a name that is asked for twice, in ways that exclude each other."""
+    if both := sorted({*asked.named, *asked.bins} & set(asked.ignore)):
+        raise InvalidInput(f"ignore {both[0]!r} is not allowed: another option asks for it")
+    if asked.seed_param in {*asked.named, *asked.bins, *asked.ignore}:
+        raise InvalidInput(
+            f"seed-param {asked.seed_param!r} is not allowed: another option makes it something else"
+        )
+    others = {
+        "axis": asked.axes,
+        "columns": asked.columns,
+        "pool": asked.pool,
+        "default": asked.default,
+    }
+    if asked.bins and (name := next((name for name, value in others.items() if value), None)):
+        raise InvalidInput(
+            f"bins and {name} are not allowed together: bins group all runs by one number, whatever "
+            "their other params"
+        )
+
+
 def _float(axes: Sequence[Column], seed: Column | None, asked: Asked) -> bool:
     """Whether candidates may vary within a configuration: the user asks for tables all the same, or
     the axes and a seed tell (nearly) every run, so that a number of its own is just one more name."""
-    if asked.axes or asked.pool or asked.columns:
+    if asked.axes or asked.pool or asked.columns or asked.default:
         return True
     if seed is None:
         return False
@@ -128,11 +150,13 @@ def _seed(
         if item not in varying:
             ignored[item.name] = "seed, constant"
     if not varying:
-        words = (
-            f"{', '.join(item.name for item in named)} is the same in every run"
-            if named
-            else "no param is named like one (--seed-param names it)"
-        )
+        taken = [name for name in (*asked.named, *asked.ignore) if is_seed_name(name)]
+        if named:
+            words = f"{', '.join(item.name for item in named)} is the same in every run"
+        elif taken:
+            words = f"{taken[0]} is asked to be something else"
+        else:
+            words = "no param is named like one (--seed-param names it)"
         return None, [f"No seed: {words}. Runs of one configuration are only numbered."]
     first = varying[0]
     for other in varying[1:]:

@@ -14,7 +14,7 @@ from mm_mlflow.design import Scalar, normalise
 from mm_mlflow.frame import RawRun
 
 NOT_SET = "(not set)"
-TAG = "tag:"
+TAG, PARAM = "tag:", "param:"
 # What MLflow itself and this program keep with a run.
 _SYSTEM_TAGS = ("mlflow.", "mm.")
 # What Optuna's callback keeps with a run beside the params of the trial.
@@ -84,16 +84,23 @@ def typed(text: str) -> Scalar:
 def order(level: Scalar) -> tuple[Any, ...]:
     """Sort key: numbers by size, then text with the numbers in it by size, then :data:`NOT_SET`."""
     if is_number(level):
-        return (0, float(level))
+        return (0, level)  # Python compares an int of any length with a float
     text = str(level)
-    parts = re.split(r"(\d+)", text.casefold())
-    natural = [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
+    natural = [_natural(part) for part in re.split(r"([0-9]+)", text.casefold()) if part]
     return (2 if text == NOT_SET else 1, natural, text)
+
+
+def _natural(part: str) -> tuple[int, int, str]:
+    """Digits by size, without making a number of them: Python refuses to above 4,300."""
+    digits = part.lstrip("0") if part.isascii() and part.isdecimal() else None
+    return (1, 0, part) if digits is None else (0, len(digits), digits)
 
 
 def column(name: str, texts: Sequence[str | None]) -> Column:
     """The column of one param: ``texts`` as MLflow returns them, None where a run lacks it."""
     parsed = {text: NOT_SET if text is None else typed(text) for text in set(texts)}
+    if NOT_SET in parsed:  # somebody's text, which is not the same as none
+        parsed[NOT_SET] = repr(NOT_SET)
     spelled: dict[str, set[str]] = {}
     for text, level in parsed.items():
         if text is not None:
@@ -113,10 +120,17 @@ def columns(runs: Sequence[RawRun]) -> dict[str, Column]:
     if "datetime_start" in tags:
         tags = {tag for tag in tags if not _OPTUNA.fullmatch(tag)}
     own = sorted((tag for tag in tags if not tag.startswith(_SYSTEM_TAGS)), key=order)
-    found = {name: column(name, [run.params.get(name) for run in runs]) for name in params}
-    for tag in own:
-        found[TAG + tag] = column(TAG + tag, [run.tags.get(tag) for run in runs])
-    return found
+    names = [PARAM + name if name.startswith((TAG, PARAM)) else name for name in params]
+    names += [TAG + tag for tag in own]
+    return {name: column(name, [text_of(run, name) for run in runs]) for name in names}
+
+
+def text_of(run: RawRun, name: str) -> str | None:
+    """What a run holds as the param ``name`` or as the tag ``tag:NAME``, None where it lacks it; a param
+    whose own name begins like that goes by ``param:NAME``."""
+    if name.startswith(TAG):
+        return run.tags.get(name.removeprefix(TAG))
+    return run.params.get(name.removeprefix(PARAM))
 
 
 def misspelt(found: Iterable[Column]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ class Grid:
         codes: ``(C, A)`` int: the levels of every configuration, in order of its first run.
         applies: ``(C, A)`` booleans: where an axis has a meaning.
         counts: ``(C,)`` finished runs.
-        cells: id of the cell by (configuration, column value).
+        cells: id of the cell by configuration and column, as text: to Python, True is 1.
         done: ids of cells that a finished run fills.
         columns: all column values, in order.
         planned: columns that are seeds, which configurations share, as text; none of them if columns
@@ -38,7 +39,7 @@ class Grid:
     codes: np.ndarray
     applies: np.ndarray
     counts: np.ndarray
-    cells: Mapping[tuple[int, Scalar], str]
+    cells: Mapping[tuple[int, str], str]
     done: frozenset[str]
     columns: tuple[Scalar, ...]
     planned: frozenset[str]
@@ -136,18 +137,19 @@ def star_tables(grid: Grid, default: int) -> list[TablePlan]:
 
 def _columns_of(grid: Grid, rows: Iterable[int]) -> tuple[Scalar, ...]:
     wanted = set(rows)
-    there = {str(column) for row, column in grid.cells if row in wanted}
+    there = {column for row, column in grid.cells if row in wanted}
     return tuple(column for column in grid.columns if str(column) in there)
 
 
 def _cell(grid: Grid, configuration: int, column: Scalar) -> tuple[str, ...]:
     """The entry of a configuration and a column; a seed that has no run is a hole."""
-    if str(column) in grid.planned or (configuration, column) in grid.cells:
-        return (grid.cells.get((configuration, column), cell_id(configuration, column)),)
+    key = (configuration, str(column))
+    if str(column) in grid.planned or key in grid.cells:
+        return (grid.cells.get(key, cell_id(*key)),)
     return ()
 
 
-def cell_id(configuration: int, column: Scalar) -> str:
+def cell_id(configuration: int, column: str) -> str:
     """What the frame calls a cell of this plan."""
     return f"{configuration}/{column}"
 
@@ -196,15 +198,15 @@ def crossed_tables(grid: Grid, default: int, *, columns: str | None, pool: bool)
         if axis == across:
             continue
         rest = [i for i in range(len(grid.axes)) if i not in {axis, across}]
-        members: dict[tuple[int, Scalar], dict[Hashable, str]] = {}
+        members: dict[tuple[int, str], dict[Hashable, str]] = {}
         for (configuration, column), cell in grid.cells.items():
             if cell not in grid.done or not (pool or same[configuration, rest].all()):
                 continue
             context: list[Any] = grid.codes[configuration, rest].tolist() if pool else []
-            where: Scalar = column
+            where = column
             if across is not None:
-                where = grid.level(configuration, across)
-                context.append(str(column))
+                where = str(grid.level(configuration, across))
+                context.append(column)
             key = (int(grid.codes[configuration, axis]), where)
             members.setdefault(key, {})[tuple(context)] = cell
         table = _averaged(grid, axis, across, members)
@@ -217,11 +219,11 @@ def _averaged(
     grid: Grid,
     axis: int,
     across: int | None,
-    members: Mapping[tuple[int, Scalar], Mapping[Hashable, str]],
+    members: Mapping[tuple[int, str], Mapping[Hashable, str]],
 ) -> TablePlan:
     rows = sorted({row for row, _ in members})
     known = grid.columns if across is None else grid.axes[across].levels
-    there = {str(column) for _, column in members}
+    there = {column for _, column in members}
     columns = tuple(column for column in known if str(column) in there)
     # Numbered runs have nothing in common with those of the same number.
     comparable = grid.paired or across is None
@@ -230,11 +232,11 @@ def _averaged(
         inside = [
             set(found)
             for (_, other), found in members.items()
-            if across is not None or str(other) == str(column)
+            if across is not None or other == str(column)
         ]
         common = set.intersection(*inside) if inside else set()
         for i, row in enumerate(rows):
-            found = members.get((row, column), {})
+            found = members.get((row, str(column)), {})
             kept = [cell for context, cell in found.items() if not comparable or context in common]
             cells[i][j] = tuple(kept)
     levels = tuple(grid.axes[axis].levels[row] for row in rows)
@@ -263,7 +265,7 @@ def binned(item: Column, number: int) -> Column:
         raise InvalidInput(f"bins {item.name}={number} is not allowed: at least 2")
     if not item.numeric:
         raise InvalidInput(f"bins {item.name} is not allowed: its values are no numbers")
-    own = np.array([float(v) if v != NOT_SET else np.nan for v in item.levels])[item.codes]
+    own = np.array([_float(level) for level in item.levels])[item.codes]
     used = own[np.isfinite(own)]
     edges = np.unique(np.quantile(used, np.linspace(0, 1, number + 1)[1:-1]))
     codes = np.where(np.isfinite(own), np.searchsorted(edges, own, side="left"), len(edges) + 1)
@@ -277,6 +279,14 @@ def binned(item: Column, number: int) -> Column:
             text = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
             labels.append(text if text not in labels else f"{low!r} to {high!r}")
     return replace(item, levels=tuple(labels), codes=final, spellings={})
+
+
+def _float(level: Scalar) -> float:
+    """NaN where there is no number, or one beyond all bounds."""
+    try:
+        return math.nan if level == NOT_SET else float(level)
+    except OverflowError:
+        return math.nan
 
 
 def binned_table(item: Column, cells: Sequence[str | None]) -> TablePlan:

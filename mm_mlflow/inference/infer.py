@@ -54,7 +54,7 @@ def infer(
     placed = place(members, len(chosen.runs), role, asked)
     refuse_nothing(placed, role, asked)
     tables, layout, default, notes = lay_out(placed, role, found, asked)
-    shown = tuple(t for t in tables if not asked.axes or t.axis in (*asked.axes, *asked.bins))
+    shown = tuple(t for t in tables if not asked.axes or t.axis in asked.axes)
     seeds = [role.seed] if role.seed is not None else []
     ignored = dict(role.ignored)
     if role.seed is not None and placed.column_word == REPLICATE:
@@ -65,7 +65,7 @@ def infer(
         layout=layout,
         axes=_axes(placed, role, tables),
         default={} if default is None else placed.grid.levels(default),
-        seed_axis=asked.columns or placed.column_word,
+        seed_axis=_seed_axis(placed, layout, asked),
         columns=_columns(placed.grid, tables),
         tables=shown,
         inferred=True,
@@ -77,9 +77,17 @@ def infer(
             *notes,
             *misspelt([*role.axes, *seeds]),
         ),
-        pooled=pooled(asked),
+        pooled=pooled(asked) if layout in {"star", "factorial"} else "",
     )
     return _frame(placed, plan, default, experiment), plan
+
+
+def _seed_axis(placed: Placed, layout: str, asked: Asked) -> str:
+    """What the columns of the tables are."""
+    if layout == "bins":
+        return REPLICATE
+    crossed = asked.columns is not None and layout in {"star", "factorial"}
+    return str(asked.columns) if crossed else placed.column_word
 
 
 def _axes(
@@ -117,13 +125,20 @@ def _frame(placed: Placed, plan: Plan, default: int | None, experiment: Experime
     holes = [cell for cell in sorted(planned) if cell not in placed.by_cell]
     for cell in holes:
         configuration, _, text = cell.partition("/")
-        pair = where.get(cell) or (int(configuration), _column(grid, text))
+        pair = where.get(cell) or (int(configuration), text)
         every.append((pair, cell))
+    spelt = {str(column): column for column in grid.columns}
     counted = {cell: same[0] for cell, same in placed.by_cell.items()}
     index = pd.Index([cell for _, cell in every], name="cell")
     labels = [_label(grid, configuration, default) for (configuration, _), _ in every]
     rows = [
-        _row(label, pair[1], plan.seed_axis, counted.get(cell), placed.failed.get(cell, ()))
+        _row(
+            label,
+            spelt[pair[1]],
+            placed.column_word,
+            counted.get(cell),
+            placed.failed.get(cell, ()),
+        )
         for label, (pair, cell) in zip(labels, every, strict=True)
     ]
     records, conflicts = merge_records(list(counted.values()))
@@ -153,10 +168,6 @@ def _frame(placed: Placed, plan: Plan, default: int | None, experiment: Experime
         environments=Counter(_environment(run) for run in counted.values()),
         spread=spread(placed.by_cell.values()),
     )
-
-
-def _column(grid: Grid, text: str) -> Scalar:
-    return next(column for column in grid.columns if str(column) == text)
 
 
 def _label(grid: Grid, configuration: int, default: int | None) -> str:

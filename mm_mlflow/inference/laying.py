@@ -30,7 +30,7 @@ def refuse_nothing(placed: Placed, role: Roles, asked: Asked) -> None:
     Raises:
         InvalidInput: no axis, no candidate and no seed varies, and nobody asked for replicates.
     """
-    varies = role.axes or role.candidates or role.seed is not None
+    varies = role.axes or role.held or role.candidates or asked.bins or role.seed is not None
     if varies or asked.duplicates == "as-replicates":
         return
     unique = [
@@ -62,8 +62,8 @@ def lay_out(
         InvalidInput: something asked for that no run has.
     """
     grid = placed.grid
-    if asked.columns and asked.columns in asked.bins:
-        raise InvalidInput(f"columns {asked.columns!r} is cut into bins too: choose one of them")
+    if asked.bins:
+        return _binned_tables(placed, found, asked), "bins", None, _bins_notes(asked)
     default = choose_default(grid, _fixed(role, asked)) if role.axes and not role.held else None
     tables: list[TablePlan] = []
     if default is not None:
@@ -72,19 +72,21 @@ def lay_out(
             if asked.pool or asked.columns
             else star_tables(grid, default)
         )
-    bins = _binned_tables(placed, found, asked)
-    tables = [table for table in tables if table.axis not in asked.bins]
     if tables and default is not None:
         inside = set(np.concatenate(grid.stars(default)).tolist())
         finished = set(np.flatnonzero(grid.counts).tolist())
         layout = "star" if inside >= finished else "factorial"
         notes = _layout_notes(grid, role, tables, default, asked, layout)
-        return [*tables, *bins], layout, default, notes
-    if bins:
-        return bins, "bins", None, _search_notes(placed, role, asked)
+        return tables, layout, default, notes
+    dropped = _dropped_notes(asked)
     if (grid.counts > 1).any():
-        return [configurations_table(grid)], "repeats", None, _repeats_notes(placed)
-    return [], "none", None, _search_notes(placed, role, asked)
+        return (
+            [configurations_table(grid)],
+            "repeats",
+            None,
+            [*dropped, *_repeats_notes(placed, role, asked)],
+        )
+    return [], "none", None, [*dropped, *_search_notes(placed, role, asked)]
 
 
 def _fixed(role: Roles, asked: Asked) -> dict[int, int]:
@@ -124,7 +126,7 @@ def _layout_notes(
             f"No table for {', '.join(without)}: no two runs differ in one of these alone, with the "
             "others at the default."
         )
-    if layout == "factorial" and not asked.pool:
+    if layout == "factorial" and not asked.pool and not asked.columns:
         notes.append(
             "Runs that differ from the default in several params are in no table; Δ over all counts "
             "them (--pool averages over them)."
@@ -137,14 +139,42 @@ def _layout_notes(
     return notes
 
 
-def _repeats_notes(placed: Placed) -> list[str]:
+def _bins_notes(asked: Asked) -> list[str]:
+    names = ", ".join(asked.bins)
+    return [f"All runs, grouped by {names} alone: whatever else differs, differs within a row too."]
+
+
+def _dropped_notes(asked: Asked) -> list[str]:
+    """What was asked for and gave no table."""
+    options = {"--pool": asked.pool, "--columns": asked.columns}
+    named = [name for name, value in options.items() if value]
+    return (
+        [f"{' and '.join(named)} gave no table: no axis has two levels to compare."]
+        if named
+        else []
+    )
+
+
+def _where(asked: Asked) -> str:
+    if not asked.default:
+        return "a default"
+    return f"the default asked for ({words(asked.default)})"
+
+
+def _repeats_notes(placed: Placed, role: Roles, asked: Asked) -> list[str]:
     number = int((placed.grid.counts > 0).sum())
     if number == 1:
-        return ["No param varies but the seed: these are runs of one configuration."]
+        if role.candidates:
+            names = ", ".join(list(role.candidates)[:8])
+            return [
+                f"{names} differ in (nearly) every run and are not held fixed: all runs are one row."
+            ]
+        seed = " but the seed" if role.seed is not None else ""
+        return [f"No param varies{seed}: these are runs of one configuration."]
     names = ", ".join(item.name for item in placed.grid.axes[:8])
     text = (
-        f"No table around a default: no two of the {number} configurations differ in one param alone "
-        f"({names}). One table shows a row per configuration."
+        f"No table around {_where(asked)}: no other of the {number} configurations differs from it in one "
+        f"param alone ({names}). One table shows a row per configuration."
     )
     return [text]
 
@@ -152,10 +182,12 @@ def _repeats_notes(placed: Placed) -> list[str]:
 def _search_notes(placed: Placed, role: Roles, asked: Asked) -> list[str]:
     names = [*role.candidates, *(item.name for item in role.axes)]
     numeric = next(iter(role.candidates), None)
-    hint = f"; --bins {numeric}=4 groups runs by one of them" if numeric and not asked.bins else ""
+    hint = f"; --bins {numeric}=4 groups runs by one of them" if numeric else ""
     text = (
-        f"No table around a default: no two of {placed.finished} runs differ in one param alone, as in a "
-        f"random search over {', '.join(names[:8])}{hint}."
+        f"No table around {_where(asked)}: no two of {placed.finished} runs differ in one param alone, as "
+        f"in a random search over {', '.join(names[:8])}{hint}."
+        if not asked.default
+        else f"No table around {_where(asked)}: no run differs from it in one param alone{hint}."
     )
     return [text]
 

@@ -11,7 +11,7 @@ from mm_mlflow.design import Scalar
 from mm_mlflow.frame import RawRun
 from mm_mlflow.inference.asked import Asked
 from mm_mlflow.inference.axes import Roles
-from mm_mlflow.inference.columns import TAG, Column, column, order
+from mm_mlflow.inference.columns import Column, column, order, text_of, typed
 from mm_mlflow.inference.grid import Grid, cell_id, numbered
 
 REPLICATE = "replicate"
@@ -38,16 +38,14 @@ class Placed:
 
 
 def comparable(failed: Sequence[RawRun], role: Roles) -> list[RawRun]:
-    """Failed runs that tell which cell they were to fill: only with a seed and every axis."""
+    """Failed runs that tell which cell they were to fill: only with every axis and a seed that others
+    have too (a new one would be a column of holes that nobody planned)."""
     if role.seed is None:
         return []
+    seeds = set(map(str, role.seed.levels))
     names = [item.name for item in [*role.axes, *role.held, role.seed] if item.is_set.all()]
-    return [run for run in failed if all(text_of(run, name) is not None for name in names)]
-
-
-def text_of(run: RawRun, name: str) -> str | None:
-    """What a run holds as the param ``name`` or as the tag ``tag:NAME``, None where it lacks it."""
-    return run.tags.get(name.removeprefix(TAG)) if name.startswith(TAG) else run.params.get(name)
+    told = [run for run in failed if all(text_of(run, name) is not None for name in names)]
+    return [run for run in told if str(typed(text_of(run, role.seed.name) or "")) in seeds]
 
 
 def extended(role: Roles, members: Sequence[RawRun]) -> Roles:
@@ -74,7 +72,7 @@ def place(members: Sequence[RawRun], finished: int, role: Roles, asked: Asked) -
     starts = np.sort(first)
     labels, seeds, notes = _columns(configuration, role, asked)
     word = REPLICATE if seeds is None or role.seed is None else role.seed.name
-    pairs = list(zip(configuration, labels, strict=True))
+    pairs = list(zip(configuration, map(str, labels), strict=True))
     ids = {pair: cell_id(*pair) for pair in dict.fromkeys(pairs)}
     cell = [ids[pair] for pair in pairs]
     by_cell: dict[str, list[RawRun]] = {}
@@ -111,14 +109,24 @@ def _columns(
         if len(set(configuration)) == 1 or any(len(found) > 1 for found in holders.values()):
             if asked.duplicates == "latest":
                 return values, values, notes
-            numbers = numbered(zip(configuration, map(str, values), strict=True))
-            labels: list[Scalar] = [
-                value if number == 1 else f"{value} #{number}"
-                for value, number in zip(values, numbers, strict=True)
-            ]
-            return labels, values, notes
+            return _apart(configuration, values), values, notes
         notes.append(
             f"No two configurations share a value of {seed.name}, so columns number the runs of each "
             "configuration."
         )
     return list(numbered(configuration)), None, notes
+
+
+def _apart(configuration: Sequence[int], values: Sequence[Scalar]) -> list[Scalar]:
+    """The seeds, and for a seed that a configuration has again a label that no seed is."""
+    seeds = set(map(str, values))
+    used: set[tuple[int, str]] = set()
+    labels: list[Scalar] = []
+    for holder, value in zip(configuration, values, strict=True):
+        label, number = value, 1
+        while (holder, str(label)) in used or (number > 1 and str(label) in seeds):
+            number += 1
+            label = f"{value} #{number}"
+        used.add((holder, str(label)))
+        labels.append(label)
+    return labels

@@ -55,7 +55,7 @@ def choose(runs: Sequence[RawRun], asked: Asked) -> Chosen:
     other_depth = len(finished) - len(chosen)
     parts = [f"{number} {word}" for word, number in sorted(left.items())]
     if other_depth:
-        kind = "nested" if depth == 0 else "top-level or parent"
+        kind = "nested" if depth <= 0 else "top-level or parent"
         parts.append(f"{other_depth} {kind}")
     if len(chosen) < 2:
         own = [f"{len(ours)} of this program itself (sweeps, reports)"] if ours else []
@@ -93,4 +93,8 @@ def _depth(finished: Sequence[RawRun], depths: Mapping[str, int], asked: Asked) 
         for depth, found in settings.items()
         if asked.level is None or (asked.level == "top") == (depth == 0)
     }
-    return max(allowed, key=lambda depth: (allowed[depth], -depth), default=0)
+    return max(
+        allowed,
+        key=lambda depth: (allowed[depth], -depth),
+        default=-1 if asked.level == "nested" else 0,
+    )

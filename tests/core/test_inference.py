@@ -595,3 +595,143 @@ def test_every_format_renders(asked: dict[str, Any]) -> None:
     assert "<script>alert" not in page
     assert "&lt;script&gt;" in page
     assert files["sheets/score/sheet.png"].startswith(b"\x89PNG")
+
+
+# ---- what a review found ----
+
+FULL = product(lr=[0.1, 0.01], batch=[32, 64], seed=[0, 1])
+
+
+@pytest.mark.parametrize("names", [("lr",), ("lr", "wd")])
+def test_bins_of_a_search_over_nothing_else(names: tuple[str, ...]) -> None:
+    """A random search of one param is what bins are for."""
+    random = np.random.default_rng(3)
+    found = runs([{name: random.random() for name in names} for _ in range(8)])
+    shown = sheet(found, bins=dict.fromkeys(names, 2))
+    assert [(t.axis, t.values.shape) for t in shown.tables] == [(name, (2, 4)) for name in names]
+    assert (shown.layout, shown.seed_axis, shown.pooled) == ("bins", "replicate", "")
+
+
+def test_digits_without_end() -> None:
+    """Numbers too large for a float, and for Python to read, are levels like others, in order."""
+    long = ["9" * 5000, "9" * 400, "1" + "0" * 400, "7"]
+    assert column("x", long).levels == (7, int(long[1]), int(long[2]), long[0])
+    assert column("x", ["a" + "9" * 5000, "a10", "a9"]).levels[:2] == ("a9", "a10")
+    rows = [{"id": text, "seed": seed} for text in long[1:] for seed in (0, 1)]
+    assert sheet(runs(rows)).n_runs == 6
+    assert sheet(runs(rows), bins={"id": 2}).n_runs == 6
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"ignore": ("lr",), "default": {"lr": "0.1"}},
+        {"ignore": ("lr",), "columns": "lr"},
+        {"ignore": ("lr",), "axes": ("lr",)},
+        {"ignore": ("lr",), "bins": {"lr": 2}},
+        {"seed_param": "seed", "columns": "seed"},
+        {"seed_param": "seed", "default": {"seed": "1"}},
+        {"seed_param": "seed", "axes": ("seed",)},
+        {"seed_param": "seed", "ignore": ("seed",)},
+        {"bins": {"lr": 2}, "columns": "batch"},
+        {"bins": {"lr": 2}, "axes": ("batch",)},
+    ],
+)
+def test_options_that_exclude_each_other(asked: dict[str, Any]) -> None:
+    """One line, no traceback and no silence."""
+    with pytest.raises(InvalidInput, match="not allowed"):
+        inferred(runs(FULL), **asked)
+
+
+def test_true_and_one_are_two_levels_and_two_seeds() -> None:
+    """Though to Python they are equal."""
+    rows = product(lr=(1, 2), flag=("1", "True"), seed=(0, 1))
+    crossed = next(t for t in sheet(runs(rows), columns="flag").tables if t.axis == "lr")
+    assert [type(column) for column in crossed.seeds] == [int, bool]
+    assert crossed.values.tolist() == [[0.5, 2.5], [4.5, 6.5]]
+    shown = sheet(runs(product(lr=(5, 6), seed=("1", "True"))))
+    assert (shown.n_runs, shown.duplicates) == (4, ())
+    assert shown.tables[0].values.tolist() == [[0, 1], [2, 3]]
+
+
+def test_replicates_of_seeds_that_look_like_replicates() -> None:
+    """No run is lost."""
+    found = runs([{"lr": lr, "seed": seed} for lr in (1, 2) for seed in ("a", "a", "a #2")])
+    shown = sheet(found, duplicates="as-replicates")
+    assert (shown.n_runs, shown.tables[0].seeds) == (6, ("a", "a #2", "a #3"))
+
+
+def test_nested_runs_where_there_are_none() -> None:
+    """Asked for, and not there: said."""
+    with pytest.raises(InvalidInput, match="0 finished runs with metrics"):
+        inferred(runs(FULL), level="nested")
+
+
+def test_axes_named_like_columns_of_the_tidy_file() -> None:
+    """Levels are not overwritten, and no column stands twice."""
+    names = ("value", "metric", "run_id", "status", "configuration")
+    rows = product(**{name: ["x", "y"] for name in names}, seed=[0, 1])
+    cells = build_report(*inferred(runs(rows))).cells
+    assert cells.columns.is_unique
+    for name in names:
+        assert set(cells[f"param:{name}"]) == {"x", "y"}
+    assert set(cells["value"]) == set(range(len(rows)))
+    crossed = build_report(*inferred(runs(product(lr=[1, 2], seed=[0, 1])), columns="seed")).cells
+    assert crossed["param:seed"].tolist() == [0, 1, 0, 1]
+
+
+def test_params_with_names_and_values_of_our_own() -> None:
+    """A param called tag:env is no tag, and the text "(not set)" is a value."""
+    rows = [{"tag:env": env, "seed": seed} for env in "ab" for seed in (0, 1)]
+    _, plan = inferred(runs(rows))
+    assert plan.axes == {"param:tag:env": ("a", "b")}
+    rows = [{"kind": kind, "seed": s} for kind in ("(not set)", "b") for s in (0, 1)]
+    found = [*runs(rows), run(8, {"seed": 0}), run(9, {"seed": 1})]
+    assert sheet(found).n_runs == 6
+
+
+def test_labels_of_crossed_runs_name_the_seed() -> None:
+    """Not the axis that makes the columns."""
+    frame, _ = inferred(runs(FULL), columns="batch")
+    assert all(" seed=" in label for label in frame.cells["label"])
+    assert not any(" batch=0" in label for label in frame.cells["label"])
+
+
+REPEATED = [{"lr": a, "wd": b, "seed": s} for a, b in ((1, 2), (2, 3), (3, 1)) for s in (0, 1)]
+SEARCH = [{"lr": 0.1 * i + 0.01 * i * i, "wd": 0.3 * (i % 5) + i} for i in range(8)]
+
+
+def notes(found: Sequence[RawRun], **asked: Any) -> str:
+    return " ".join(inferred(found, **asked)[1].notes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "word"), [({"pool": True}, "--pool"), ({"columns": "lr"}, "--columns")]
+)
+def test_what_gave_no_table_is_said(asked: dict[str, Any], word: str) -> None:
+    """And no sheet claims a mean over what is no mean."""
+    frame, plan = inferred(runs(REPEATED), **asked)
+    shown = build_sheet(frame, plan, "score")
+    assert plan.layout == "repeats"
+    assert (shown.pooled, shown.seed_axis) == ("", "seed")
+    assert f"{word} gave no table" in " ".join(plan.notes)
+
+
+def test_no_sentence_is_false() -> None:
+    """About a default that was asked for, tables that are there, and a seed that is none."""
+    assert "but the seed" not in notes(runs(SEARCH), pool=True)
+    lone = run(40, {"lr": 7, "batch": 128, "seed": 0})
+    assert "around the default asked for (lr=7)" in notes([*runs(STAR), lone], default={"lr": "7"})
+    assert "are in no table" not in notes(runs(FULL), columns="batch")
+    assert "seed is asked to be something else" in notes(runs(FULL), ignore=("seed",))
+    assert "No table" not in notes(runs(STAR), bins={"lr": 2})
+    with pytest.raises(InvalidInput, match="unknown lr level '77'"):
+        inferred(runs(SEARCH), default={"lr": "77"})
+
+
+def test_a_failed_run_of_a_new_seed_makes_no_holes() -> None:
+    """Nobody planned that seed for the other levels."""
+    failed = [run(60 + s, {"lr": 7, "batch": 32, "seed": 9}, status="FAILED") for s in range(2)]
+    shown = sheet([*runs(STAR), *failed])
+    assert shown.complete
+    assert all(9 not in item.seeds for item in shown.tables)

@@ -119,7 +119,8 @@ def test_options_reach_the_tables(plain: str, command: Command, tmp_path: Path) 
     (crossed,) = tables("--columns", "batch_size")
     assert (crossed["axis"], crossed["seeds"]) == ("lr", [32, 64])
     assert tables("--default", "lr=0.05")[0]["levels"] == [0.001, 0.05, 0.1]
-    assert len(tables("--bins", "random_state=3")) == 3
+    (binned,) = tables("--bins", "random_state=3")
+    assert binned["levels"] == ["1", "2", "3"]
     (numbered,) = tables("--seed-param", "batch_size", "--axis", "lr")
     assert numbered["seeds"] == [32, 64]
     assert runs_of("report", plain) == []
@@ -149,6 +150,12 @@ def test_bad_options(plain: str, command: Command, small: Path) -> None:
         (["--bins", "lr"], "--bins 'lr' is not allowed: --bins A=N is"),
         (["--bins", "lr=x"], "bins lr=x is not allowed: a whole number of at least 2"),
         (["--default", "lr=7"], "unknown lr level '7'"),
+        (
+            ["--ignore", "lr", "--axis", "lr"],
+            "ignore 'lr' is not allowed: another option asks for it",
+        ),
+        (["--bins", "lr=2", "--pool"], "bins and pool are not allowed together"),
+        (["--level", "nested"], "0 finished runs with metrics"),
         (["--columns", "epochs"], "epochs is no axis: it is 4 in every run"),
         (["--design", str(small), "--pool"], "leave it out, or the options that say otherwise"),
     ]:
