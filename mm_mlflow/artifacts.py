@@ -43,6 +43,8 @@ def evaluation_files(
     records = {
         "schema": 1,
         "metrics": metric_records(tasks),
+        # Of a pass that was killed before it logged them, or overtaken, the run has others.
+        "values": dict(evaluation.values),
         "batch_size": evaluation.batch_size,
         "checks": evaluation.checks,
     }

@@ -153,8 +153,9 @@ def compare(original: Outcome, reproduction: Outcome) -> Comparison:
         missing=tuple(key for key in wanted if key not in reproduction.metrics),
         logits={
             name: largest_difference(values, reproduction.logits[name])
-            for name, values in original.logits.items()
             if name in reproduction.logits
+            else math.inf
+            for name, values in original.logits.items()
         },
         environment={
             name: (old.get(name), new.get(name))

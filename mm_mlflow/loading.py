@@ -65,7 +65,9 @@ def opened(
     with tracking.loaded(store, stored, consent) as raw:
         if stored.form == "pyfunc":
             names = _class_names(raw, split)
-            sample = split.batch(slice(0, 64)).numpy()
+            # From all over the split: the first of them may be of one class.
+            chosen = np.linspace(0, len(split) - 1, min(64, len(split))).astype(int)
+            sample = split.batch(chosen).numpy()
             yield _fitting(_guarded(lambda: from_pyfunc(raw, names, sample)), tasks)
             return
         if not isinstance(raw, nn.Module):

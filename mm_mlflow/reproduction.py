@@ -88,7 +88,7 @@ def load(uri: str | None, run_id: str) -> Original:
         )
     records: dict[int, dict[str, Mapping[str, Any]]] = {}
     try:
-        for _, found in tracking.evaluations(store, run_id):
+        for _, found in tracking.evaluations(store, run):
             wanted = {key: item for key, item in found["metrics"].items() if key in run.metrics}
             if wanted:
                 records.setdefault(int(found["batch_size"]), {}).update(wanted)
@@ -211,7 +211,7 @@ def outcome(store: Store, run: RawRun) -> Outcome:
     Raises:
         TrackingError: its predictions cannot be read.
     """
-    documents = tracking.evaluations(store, run.run_id)
+    documents = tracking.evaluations(store, run)
     sizes = {document["batch_size"] for _, document in documents}
     logits: dict[str, np.ndarray] = {}
     for folder, document in documents:

@@ -29,22 +29,23 @@ def run(
     ``on_start`` is told the work, ``on_result`` each result of a job.
     """
     store = work.store
-    for run, reason in work.abandoned:
-        tracking.kill(store, run, reason)
     results = list(work.settled)
     status = "KILLED"
-    run_id = _start(work)
-    try:
-        _store(work, run_id)
-        tracking.mark_launcher(store, run_id)
-        on_start(work)
-        with tracking.heartbeat(store, run_id):
-            for result in _work_off(work, run_id, jobs, scheduler):
-                results.append(result)
-                on_result(result)
-        status = "FINISHED" if is_good(results) else "FAILED"
-    finally:
-        _end(work, run_id, status, results)
+    with tracking.reading_errors(store.uri):
+        for run, reason in work.abandoned:
+            tracking.kill(store, run, reason)
+        run_id = _start(work)
+        try:
+            _store(work, run_id)
+            tracking.mark_launcher(store, run_id)
+            on_start(work)
+            with tracking.heartbeat(store, run_id):
+                for result in _work_off(work, run_id, jobs, scheduler):
+                    results.append(result)
+                    on_result(result)
+            status = "FINISHED" if is_good(results) else "FAILED"
+        finally:
+            _end(work, run_id, status, results)
     return Outcome(work, run_id, tuple(results))
 
 

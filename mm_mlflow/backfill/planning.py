@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from mm_mlflow import datasets, registry, tracking
 from mm_mlflow.backfill.work import Job, RunResult, Work, nothing_to_do, planned
-from mm_mlflow.design import DatasetSpec, Keep
+from mm_mlflow.design import DatasetSpec, Keep, canonical_json
 from mm_mlflow.errors import InvalidInput, MultiplicityError, TrackingError
 from mm_mlflow.evaluation import Task, metric_records, split_tasks
 from mm_mlflow.frame import SCHEMA, RawRun, decisive
@@ -67,8 +67,11 @@ def prepare(
         tracking.find_models(store, others, model) if others else {}
     )
 
+    trusted = registry.trusted()  # here: the threads below have contexts of their own
+
     def judge(run: RawRun) -> Job | RunResult:
-        return _judge(store, run, by_run[run.run_id], stored.get(run.run_id), consent, keep)
+        found = by_run[run.run_id], stored.get(run.run_id)
+        return _judge(store, run, *found, consent=consent, keep=keep, trusted=trusted)
 
     with ThreadPoolExecutor(max_workers=8) as pool:
         judged = list(pool.map(judge, finished))
@@ -96,22 +99,24 @@ def _measurements(
     Raises:
         InvalidInput: what is asked for can be taken of no run at all.
     """
-    groups: dict[str, list[RawRun]] = {}
-    for run in runs:
-        group = "other" if run.kind is None else f"cell {run.tags.get('mm.dataset')}"
-        groups.setdefault(group, []).append(run)
+    others = [run for run in runs if run.kind is None]
+    cells = _by_data(store, [run for run in runs if run.kind is not None])
+    groups: list[tuple[Measurement | str, Sequence[RawRun]]] = [
+        (_of_cells(request, own, members), members) for own, members in cells
+    ]
+    if others:
+        unknown = "its data are not known: --dataset says which to evaluate it on"
+        of_others = request.of_others()
+        if of_others is None and not cells:
+            raise InvalidInput(f"{len(others)} runs of other programs: {unknown}")
+        groups.append((of_others or unknown, others))
     found: dict[str, Measurement | str] = {}
     refused: list[InvalidInput] = []
-    for group, members in groups.items():
-        of: Measurement | str | None
-        of = request.of_others() if group == "other" else _of_cells(store, request, members)
-        if of is None:
-            of = "its data are not known: --dataset says which to evaluate it on"
-            if len(groups) == 1:
-                raise InvalidInput(f"{len(members)} runs of other programs: {of}")
+    for measurement, members in groups:
+        of = measurement
         try:
-            if isinstance(of, Measurement):
-                planned(of.model_dump_json())
+            if isinstance(measurement, Measurement):
+                planned(measurement.model_dump_json())
         except InvalidInput as error:
             refused.append(error)
             of = str(error)
@@ -121,16 +126,40 @@ def _measurements(
     return found
 
 
-def _of_cells(store: Store, request: Request, cells: Sequence[RawRun]) -> Measurement | str:
-    """What to take of cells that were trained on one set of data; these must still be there."""
-    own = None
-    for run in sorted(cells, key=lambda run: run.start_time, reverse=True):
+def _by_data(
+    store: Store, cells: Sequence[RawRun]
+) -> list[tuple[DatasetSpec | None, list[RawRun]]]:
+    """Cells of one dataset and one set of training data together, with the dataset as the newest of them
+    says it (files move), or None where no cell of the design does."""
+    newest_first = sorted(cells, key=lambda run: run.start_time, reverse=True)
+    by_design: dict[tuple[str | None, str | None], list[RawRun]] = {}
+    for run in newest_first:
+        key = run.tags.get("mm.dataset"), run.tags.get("mm.design_id")
+        by_design.setdefault(key, []).append(run)
+    found: dict[tuple[str | None, str], tuple[DatasetSpec | None, list[RawRun]]] = {}
+    for (trained_on, _), members in by_design.items():
+        own = _own_dataset(store, members)
+        # Test data are no part of the digest: two datasets may share their training data.
+        identity = canonical_json(own.identity()) if own is not None else ""
+        found.setdefault((trained_on, identity), (own, []))[1].extend(members)
+    return list(found.values())
+
+
+def _own_dataset(store: Store, cells: Sequence[RawRun]) -> DatasetSpec | None:
+    """The dataset of cells of one design, by the first ``cell.json`` that can be read."""
+    for run in cells:
         try:
             document = json.loads(tracking.artifact(store, run.run_id, "cell.json"))
-            own = DatasetSpec(**document["dataset"], locations=document["locations"])
-            break
+            return DatasetSpec(**document["dataset"], locations=document["locations"])
         except (TrackingError, ValueError, KeyError, TypeError):
-            continue  # another cell of the same data will do
+            continue  # another cell of the design will do
+    return None
+
+
+def _of_cells(
+    request: Request, own: DatasetSpec | None, cells: Sequence[RawRun]
+) -> Measurement | str:
+    """What to take of cells that were trained on one set of data; these must still be there."""
     if own is None:
         return "its cell.json cannot be read: are its artifacts where this machine can read them?"
     measurement = request.of_cells(own)
@@ -152,8 +181,10 @@ def _judge(
     run: RawRun,
     of: Measurement | str,
     stored: StoredModel | str | None,
+    *,
     consent: Consent,
     keep: Keep,
+    trusted: str | None,
 ) -> Job | RunResult:
     """A run's job, or why there is none."""
     began = time.time()
@@ -193,7 +224,8 @@ def _judge(
         seconds=run.metrics.get("system/evaluate_seconds", float("inf")),
         keep=keep,
         consent=consent,
-        trusted=registry.trusted(),
+        digests={task.split.name: task.split.digest for task in doable},
+        trusted=trusted,
     )
 
 

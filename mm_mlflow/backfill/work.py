@@ -24,6 +24,7 @@ class Job:
         stored: the model that another program logged; None for a cell of ours.
         keys: the metrics that it lacks and its kind of model can give.
         skipped: by metric key, why it is not taken.
+        digests: of the splits that it is measured on, by name.
         seconds: what evaluating it took before, where that is known.
         trusted: the folder whose modules names may be import paths of, or None (``--trust-code``).
     """
@@ -35,6 +36,7 @@ class Job:
     measurement: Measurement
     keys: tuple[str, ...]
     skipped: Mapping[str, str]
+    digests: Mapping[str, str]
     seconds: float
     keep: Keep
     consent: Consent

@@ -11,7 +11,7 @@ import torch
 
 from mm_mlflow import artifacts, loading, provenance, registry, tracking
 from mm_mlflow.backfill.work import Job, RunResult, nothing_to_do, planned
-from mm_mlflow.errors import InvalidInput
+from mm_mlflow.errors import InvalidInput, MultiplicityError, TrackingError
 from mm_mlflow.evaluation import Evaluation, Task, evaluate, split_tasks
 
 DELETED = "it was deleted meanwhile"
@@ -22,11 +22,13 @@ def evaluate_run(job: Job) -> RunResult:
     started = time.time()
     with registry.trusting(job.trusted):
         try:
-            return _evaluate_run(job, started)
+            with tracking.reading_errors(job.store.uri):
+                return _evaluate_run(job, started)
         except Exception as error:  # noqa: BLE001 - the others go on
-            if tracking.read_run(job.store, job.run_id) is None:
+            if _is_deleted(job):
                 return RunResult(job.label, job.run_id, "impossible", started, error=DELETED)
-            line = " ".join(f"{type(error).__name__}: {error}".split())
+            kind = "" if isinstance(error, MultiplicityError) else f"{type(error).__name__}: "
+            line = " ".join(f"{kind}{error}".split())
             return RunResult(
                 job.label,
                 job.run_id,
@@ -35,6 +37,13 @@ def evaluate_run(job: Job) -> RunResult:
                 error=line,
                 traceback=traceback.format_exc(),
             )
+
+
+def _is_deleted(job: Job) -> bool:
+    try:
+        return tracking.read_run(job.store, job.run_id) is None
+    except TrackingError:
+        return False  # nobody knows: what went wrong first is what is told
 
 
 def _evaluate_run(job: Job, started: float) -> RunResult:
@@ -50,6 +59,12 @@ def _evaluate_run(job: Job, started: float) -> RunResult:
     lacking = [task for task in tasks if task.key in job.keys and task.key not in run.metrics]
     if not lacking:
         return ended("present")
+    for task in lacking:
+        if task.split.digest != job.digests[task.split.name]:
+            raise RuntimeError(
+                f"this worker's split {task.split.name!r} has digest {task.split.digest[:12]}, "
+                f"evaluate's {job.digests[task.split.name][:12]}: do they share the dataset's files?"
+            )
     try:
         with loading.opened(job.store, job.run_id, job.stored, lacking, job.consent) as model:
             doable, unable = split_tasks(lacking, model)

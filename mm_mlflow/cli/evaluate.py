@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--model", metavar="NAME", help="Which of the models that a run logged.")
 @click.option("--jobs", type=int, metavar="N", help="Local workers  [default: one per processor]")
 @click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address.")
-@click.option("--trust-pickle", is_flag=True, help="Load pickled models: runs their code.")
+@click.option("--trust-pickle", is_flag=True, help="Load other programs' models: runs their code.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 def evaluate(
     interventions: Sequence[str],

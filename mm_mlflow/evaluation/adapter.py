@@ -187,7 +187,23 @@ def from_output(
     classes: Sequence[object] = class_names
     if kind == "labels":
         classes = list(dict.fromkeys(map(scores.text, np.asarray(sample).tolist())))
+        if output is None:
+            predict = _labels_only(predict)
     return _adapted(predict, kind, classes, class_names)
+
+
+def _labels_only(predict: Predict) -> Predict:
+    """``predict``, which gave labels on a sample, as long as it goes on to."""
+
+    def checked(images: np.ndarray) -> np.ndarray:
+        said = predict(images)
+        if scores.fractions(said):
+            raise InvalidInput(
+                "the model gave whole numbers, taken for labels, and now others: output says what it gives"
+            )
+        return said
+
+    return checked
 
 
 def _adapted(

@@ -65,7 +65,7 @@ def told(sample: np.ndarray, classes: int) -> Output:
     """
     sample = np.asarray(sample)
     if sample.ndim == 1:
-        if sample.dtype.kind == "f" and (sample != np.round(sample)).any():
+        if fractions(sample):
             raise InvalidInput(
                 "the model gives one column of numbers: output says whether it is probabilities or "
                 "logits (of the second of two classes)"
@@ -79,6 +79,11 @@ def told(sample: np.ndarray, classes: int) -> Output:
     rows = sample[np.isfinite(sample).all(axis=1)]
     unit = len(rows) and (rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) <= _SUM).all()
     return "probabilities" if unit else "logits"
+
+
+def fractions(values: np.ndarray) -> bool:
+    """Whether any of these numbers, or names, is a number that is not whole (NaN is none)."""
+    return bool(values.dtype.kind == "f" and (values != np.round(values)).any())
 
 
 def one_hot(positions: np.ndarray, columns: int) -> np.ndarray:

@@ -23,6 +23,8 @@ from mm_mlflow.split import Split, content_digest
 
 PIXELS = "it changes pixels between 0 and 1, and a table has none"
 
+_WHOLE = 2**53  # float64 holds every whole number up to it
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
@@ -74,7 +76,7 @@ def of_features(
         InvalidInput: a standard deviation of no feature, or one that is no finite number from 0 on.
     """
     frame = pd.DataFrame(features)
-    others = [str(name) for name, dtype in frame.dtypes.items() if not _is_number(dtype)]
+    others = [str(name) for name in frame.columns if not _is_number(frame[name])]
     if others or not len(frame.columns):
         what = f"features {', '.join(map(repr, others[:5]))} hold no numbers to add noise to"
         content = pd.util.hash_pandas_object(frame.astype(str), index=False).to_numpy()
@@ -216,11 +218,14 @@ def _restored(images: np.ndarray, dtype: Any) -> Any:
     return pd.Series(values).astype(dtype)  # pandas' own types, which have missing whole numbers
 
 
-def _is_number(dtype: Any) -> bool:
-    """Whole numbers and fractions; of booleans there is nothing between two."""
-    return pd.api.types.is_numeric_dtype(dtype) and not (
-        pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_complex_dtype(dtype)
-    )
+def _is_number(column: pd.Series[Any]) -> bool:
+    """Whole numbers and fractions that float64 can hold; of booleans there is nothing between two."""
+    kinds = pd.api.types
+    if kinds.is_bool_dtype(column.dtype) or kinds.is_complex_dtype(column.dtype):
+        return False
+    if kinds.is_integer_dtype(column.dtype):
+        return bool(column.dropna().between(-_WHOLE, _WHOLE).all())
+    return kinds.is_numeric_dtype(column.dtype)
 
 
 def _order(value: object) -> tuple[bool, float, str]:

@@ -76,10 +76,11 @@ def abandoned(run: RawRun, sweep: str | None = None) -> str | None:
     if run.kind not in {"cell", "sweep", "evaluation", "reproduction"} or not is_open(run):
         return None
     try:
-        worker = json.loads(run.tags.get("mm.worker", "{}"))
+        told = json.loads(run.tags.get("mm.worker", "{}"))
         age = (now_ms() - int(run.tags.get("mm.heartbeat", run.start_time))) / 1000
     except ValueError:
         return None
+    worker = told if isinstance(told, dict) else {}
     if worker.get("host") == socket.gethostname() and not _alive(worker.get("pid")):
         return f"its process ({worker.get('pid')} on {worker.get('host')}) is gone"
     if sweep is not None and run.tags.get("mm.sweep") == sweep:
@@ -94,7 +95,7 @@ def _alive(pid: Any) -> bool:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, TypeError, ValueError):
+    except (PermissionError, TypeError, ValueError, OverflowError):
         return True  # somebody's, or not told
     return True
 

@@ -58,11 +58,12 @@ def refresh_page(store: Store, design: Design | None = None, metrics: Sequence[s
 
 
 def _newest_reports(store: Store) -> list[tuple[str, str]]:
-    """Title and address of the newest whole report of each kind."""
+    """Title and address of the newest whole report of each kind about this experiment."""
     newest: dict[str, RawRun] = {}
     runs = read_runs(store, "tags.`mm.kind` = 'report'")
     for run in sorted(runs, key=lambda run: run.start_time):
-        if run.status == "FINISHED":
+        about = run.tags.get("mm.experiment", store.experiment.id)
+        if run.status == "FINISHED" and about == store.experiment.id:
             newest[run.tags.get("mm.report", "").split(" ")[0]] = run
     return [
         (title, report_page(store, newest[kind].run_id))

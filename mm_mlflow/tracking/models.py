@@ -1,14 +1,13 @@
 """Models that other programs logged with MLflow: which there are, and loading them with consent only.
 
 An ``MLmodel`` file and what lies beside it are a stranger's: they say how a model is stored, and they are
-read as data. Nothing of a model is imported or unpickled before :func:`refusal` has been asked about
+read as data. Nothing of a model is imported or loaded before :func:`refusal` has been asked about
 the very files that are loaded.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -21,10 +20,6 @@ from typing import Any, Literal
 import mlflow.artifacts
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.utils.databricks_utils import (
-    is_in_databricks_model_serving_environment,
-    is_in_databricks_runtime,
-)
 
 from mm_mlflow.design import parse_yaml
 from mm_mlflow.errors import InvalidInput
@@ -32,12 +27,11 @@ from mm_mlflow.tracking.store import Store, reading_errors
 
 _DEPTH = 3  # of folders in which a model is looked for among a run's artifacts
 _FOLDERS = 200  # at most so many of them: some runs keep thousands of files
-_ALLOW_PICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 
 
 @dataclass(frozen=True)
 class Consent:
-    """What the user said may run: ``pickle`` whatever a pickle holds, ``code`` imports."""
+    """What the user said may run: ``pickle`` whatever code a model's own files hold, ``code`` imports."""
 
     pickle: bool = False
     code: bool = False
@@ -76,9 +70,15 @@ def refusal(model: StoredModel, consent: Consent) -> str | None:
             f"model {model.name!r} names code to import ({named}), and importing it runs it: "
             "--trust-code says that you trust it"
         )
-    if model.form != "pt2" and not consent.pickle:
+    if not consent.pickle:
+        held = {
+            "pickle": "is stored as a pickle",
+            # As Python: its guards by exec, its symbolic sizes by sympy (torch 2.14, seen).
+            "pt2": "is an exported graph (pt2), whose expressions torch evaluates",
+            "pyfunc": "may hold pickles",
+        }
         return (
-            f"model {model.name!r} is stored as a pickle, and loading it runs whatever code it holds: "
+            f"model {model.name!r} {held[model.form]}, and loading it runs whatever code it holds: "
             "--trust-pickle says that you trust it"
         )
     return None
@@ -130,7 +130,7 @@ def loaded(store: Store, model: StoredModel, consent: Consent) -> Iterator[Any]:
         )
         if reason := refusal(found, consent):
             raise InvalidInput(reason)
-        yield _load(found, folder, consent)
+        yield _load(found, folder)
 
 
 def describe(
@@ -278,10 +278,14 @@ def _mlmodel(text: str, name: str) -> Mapping[str, Any]:
 
 
 def _download(store: Store, uri: str, folder: str) -> Path:
+    run_id, _, inside = uri.removeprefix("runs:/").partition("/")
     try:
-        path = mlflow.artifacts.download_artifacts(
-            artifact_uri=uri, dst_path=folder, tracking_uri=store.uri
-        )
+        if uri.startswith("runs:/"):  # which is no address of all of a run's artifacts
+            path = store.client.download_artifacts(run_id, inside, folder)
+        else:
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=uri, dst_path=folder, tracking_uri=store.uri
+            )
     except (OSError, MlflowException) as error:
         text = " ".join(str(error).split())[:300]
         raise InvalidInput(f"{uri} cannot be read: {text}") from error
@@ -291,38 +295,14 @@ def _download(store: Store, uri: str, folder: str) -> Path:
 # ---- loading ----
 
 
-def _load(model: StoredModel, folder: Path, consent: Consent) -> Any:
+def _load(model: StoredModel, folder: Path) -> Any:
     name = "mlflow.pyfunc" if model.form == "pyfunc" else "mlflow.pytorch"
     arguments = {"map_location": "cpu"} if model.form == "pickle" else {}
-    with _pickles(allowed=consent.pickle):
-        try:
-            return importlib.import_module(name).load_model(str(folder), **arguments)
-        except Exception as error:
-            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise InvalidInput(f"model {model.name!r} cannot be loaded: {text}") from error
-
-
-@contextmanager
-def _pickles(*, allowed: bool) -> Iterator[None]:
-    """Unless ``allowed``, MLflow refuses to unpickle anything, also inside of what calls itself pt2."""
-    if allowed:
-        yield
-        return
-    runtime = is_in_databricks_runtime()  # type: ignore[no-untyped-call]
-    if runtime or is_in_databricks_model_serving_environment():  # type: ignore[no-untyped-call]
-        raise InvalidInput(
-            "MLflow does not look for pickles on Databricks, not even when told so: "
-            "--trust-pickle says that you trust these models"
-        )
-    before = os.environ.get(_ALLOW_PICKLE)
-    os.environ[_ALLOW_PICKLE] = "false"
     try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_ALLOW_PICKLE]
-        else:
-            os.environ[_ALLOW_PICKLE] = before
+        return importlib.import_module(name).load_model(str(folder), **arguments)
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InvalidInput(f"model {model.name!r} cannot be loaded: {text}") from error
 
 
 @contextmanager

@@ -177,7 +177,7 @@ def with_own_records(store: Store, run: RawRun) -> RawRun:
     checks: list[str] = []
     # The pass with the most metrics (the sweep's, mostly) first.
     passes = sorted(
-        evaluations(store, run.run_id), key=lambda found: len(found[1]["metrics"]), reverse=True
+        evaluations(store, run), key=lambda found: len(found[1]["metrics"]), reverse=True
     )
     for _, document in passes:
         records |= document["metrics"]
@@ -190,13 +190,17 @@ def with_own_records(store: Store, run: RawRun) -> RawRun:
     return replace(run, records=by_intervention(records), checks=tuple(dict.fromkeys(checks)))
 
 
-def evaluations(store: Store, run_id: str) -> list[tuple[str, dict[str, Any]]]:
+def evaluations(store: Store, run: RawRun) -> list[tuple[str, dict[str, Any]]]:
     """The folder and ``metrics.json`` of every evaluation pass of a run: the sweep's own and
     back-fills.
+
+    A pass that was killed before its metrics were logged tells nothing about the run's, which another
+    pass may have taken since: its records are left out.
 
     Raises:
         TrackingError: they cannot be read, or are not what this program writes.
     """
+    run_id = run.run_id
     found = []
     with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as folder:
         try:
@@ -208,6 +212,32 @@ def evaluations(store: Store, run_id: str) -> list[tuple[str, dict[str, Any]]]:
             raise TrackingError(
                 f"run {run_id}: metrics.json cannot be read: {explain(error)}"
             ) from error
+    return _logged(found, run.metrics)
+
+
+def _logged(
+    passes: Sequence[tuple[str, dict[str, Any]]], metrics: Mapping[str, float]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Passes with the records of metrics that the run has, and where one of them gave the value that it
+    has, of that pass alone (files of early versions hold no values)."""
+
+    def gave(document: Mapping[str, Any], key: str) -> bool:
+        values = document.get("values", {})
+        return key not in values or values[key] == metrics[key]
+
+    found = []
+    for path, document in passes:
+        records = {
+            key: record
+            for key, record in document["metrics"].items()
+            if key in metrics
+            and (
+                gave(document, key)
+                or not any(key in other["metrics"] and gave(other, key) for _, other in passes)
+            )
+        }
+        if records:
+            found.append((path, {**document, "metrics": records}))
     return found
 
 
@@ -223,10 +253,20 @@ def _metrics_json(store: Store, run_id: str, path: str, folder: str) -> dict[str
     document = json.loads(Path(file).read_text(encoding="utf-8"))
     metrics = document.get("metrics") if isinstance(document, dict) else None
     checks = document.get("checks") if isinstance(document, dict) else None
-    whole = isinstance(metrics, dict) and all(isinstance(item, dict) for item in metrics.values())
-    if not whole or not isinstance(checks, dict) or not isinstance(checks.get("failed"), list):
+    values = document.get("values", {}) if isinstance(document, dict) else None
+    whole = isinstance(metrics, dict) and all(map(_is_record, metrics.values()))
+    if (
+        not whole
+        or not isinstance(values, dict)
+        or not isinstance(checks, dict)
+        or not isinstance(checks.get("failed"), list)
+    ):
         raise ValueError(f"{name} has no metrics and checks as this program writes them")
     return dict(document)
+
+
+def _is_record(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("intervention", ""), str)
 
 
 def by_intervention(records: Mapping[str, Any]) -> dict[str, Any]:

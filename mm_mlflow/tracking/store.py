@@ -17,6 +17,7 @@ import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import get_tracking_uri
+from requests.utils import get_environ_proxies
 from sqlalchemy.exc import SQLAlchemyError
 
 from mm_mlflow.errors import (
@@ -65,9 +66,13 @@ def connect(uri: str | None = None, *, create: bool = False) -> str:
     if not create:
         _refuse_nothing(uri)
     address = urlsplit(uri)
-    if address.scheme in {"http", "https"}:
-        port = address.port or {"http": 80, "https": 443}[address.scheme]
-        try:  # a connection only: certificates, proxies and patience are MLflow's own business
+    # Who goes by a proxy cannot be asked directly.
+    if address.scheme in {"http", "https"} and not get_environ_proxies(uri).get(address.scheme):
+        try:
+            port = address.port or {"http": 80, "https": 443}[address.scheme]
+        except ValueError as error:
+            raise InvalidInput(f"tracking server {uri!r} is no address: {error}") from error
+        try:  # a connection only: certificates and patience are MLflow's own business
             socket.create_connection((address.hostname or "", port), _CONNECT_SECONDS).close()
         except OSError as error:
             raise TrackingError(

@@ -21,6 +21,7 @@ from mlflow.entities import (
     RunTag,
 )
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT
 
 from mm_mlflow.frame import SCHEMA
 from mm_mlflow.tracking.experiment_tags import NOTE
@@ -38,9 +39,16 @@ _LONGEST_TAG = 8000
 def project_run(store: Store) -> str | None:
     """The run that ``mlflow run`` made for this process, if it lies in the store's experiment and is
     still bare; such a run *is* the sweep or the cell. Elsewhere it is marked by :func:`mark_launcher`.
+
+    A run that somebody has logged to, or that no project started, is theirs and stays so.
     """
     run = _project_run(store)
-    if run is None or run.info.experiment_id != store.experiment.id or "mm.kind" in run.data.tags:
+    if run is None or run.info.experiment_id != store.experiment.id:
+        return None
+    logged = run.data.metrics or NOTE in run.data.tags or "mm.kind" in run.data.tags
+    if MLFLOW_PROJECT_ENTRY_POINT not in run.data.tags or logged:
+        return None
+    if store.client.list_artifacts(run.info.run_id):
         return None
     return str(run.info.run_id)
 
@@ -52,7 +60,10 @@ def mark_launcher(store: Store, run_id: str) -> None:
         return
     name = store.experiment.name
     note = f"Started the work that is in experiment **{name}**, run `{run_id}`."
-    for key, value in [("mm.kind", "launcher"), ("mm.work", run_id), (NOTE, note)]:
+    tags = {"mm.kind": "launcher", "mm.work": run_id}
+    if NOTE not in run.data.tags:
+        tags[NOTE] = note
+    for key, value in tags.items():
         store.client.set_tag(run.info.run_id, key, value)
     store.client.set_tag(run_id, "mm.launcher", run.info.run_id)
 

@@ -339,6 +339,20 @@ class TestScores:
 class TestFunctions:
     """Functions that return labels, probabilities or logits."""
 
+    def test_labels_that_turn_out_to_be_scores(self) -> None:
+        """A sample of saturated scores looks like labels: what comes later is refused, not mistaken."""
+
+        def say(images: np.ndarray) -> np.ndarray:
+            return images[:, 0, 0, 0]
+
+        saturated = np.array([0.0, 1.0]).reshape(2, 1, 1, 1)
+        model = from_output(say, ["0", "1"], say(saturated))
+        assert model(torch.from_numpy(saturated)).argmax(1).tolist() == [0, 1]
+        with pytest.raises(InvalidInput, match="whole numbers, taken for labels, and now others"):
+            model(torch.from_numpy(saturated / 2))
+        halves = from_output(say, ["0", "0.5"], say(saturated / 2), output="labels")
+        assert halves(torch.from_numpy(saturated / 2)).argmax(1).tolist() == [0, 1]
+
     def labels(self, say: Callable[[np.ndarray], np.ndarray]) -> PredictFunction:
         """Of what the estimator predicts."""
         predicted = fitted("logistic").predict

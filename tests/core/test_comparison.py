@@ -57,6 +57,9 @@ def test_one_bit_of_one_logit_is_a_difference() -> None:
     assert found.logits == {"test": pytest.approx(2**-22)}
     assert "All 1 metrics are equal" in found.sentences()[0]
     assert "differ by up to 2.38e-07 (test)" in found.sentences()[1]
+    del new.logits["test"]
+    assert not compare(old, new).equal  # what is not there is not equal
+    assert compare(new, old).equal  # what was never kept can be told of nobody
 
 
 @pytest.mark.parametrize(

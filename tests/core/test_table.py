@@ -75,10 +75,11 @@ def test_each_feature_has_its_standard_deviation() -> None:
 
 
 @pytest.mark.parametrize(
-    "column", [["x", "y", "z"], [True, False, True], pd.Categorical([1, 2, 1])]
+    "column", [["x", "y", "z"], [True, False, True], pd.Categorical([1, 2, 1]), [2**60 + 1, 5, -7]]
 )
 def test_rows_that_noise_cannot_change(column: Any) -> None:
-    """Text, booleans and categories: the model is asked about rows as they are, and why is said."""
+    """Text, booleans, categories, and whole numbers that no float64 is: the model is asked about rows as
+    they are, and why is said."""
     frame = FRAME.assign(other=column)
     made = table.of_features(frame, EXAMPLES)
     assert made.unable == {"inputs": "features 'other' hold no numbers to add noise to"}

@@ -15,7 +15,9 @@ from http_store import Answer, HttpStore, serve
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from mm_mlflow import tracking
 from mm_mlflow.cli import main
+from mm_mlflow.errors import InvalidInput, TrackingError
 
 READING = (
     ["sheet", "--experiment-name", "small", "--metric", "accuracy"],
@@ -83,6 +85,33 @@ def test_a_server_that_is_slow(
     assert server.uri in line
     assert "no answer in time" in line
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" in line
+
+
+@pytest.mark.usefixtures("swept", "in_process")
+@pytest.mark.parametrize("path", ["runs/create", "runs/log-batch"])
+def test_an_evaluation_that_may_not_write(server: HttpStore, path: str) -> None:
+    """One line with the status and what to do."""
+    server.rule = lambda _, asked: "json 403" if asked == path else None
+    words = ["evaluate", "--experiment-name", "small", "--jobs", "1"]
+    line = fails(
+        *words, "--intervention", "{name: output_perturbation, lambda: 3}",
+        "--tracking-uri", server.uri, code=1,
+    )  # fmt: skip
+    assert server.uri in line
+    assert "status 403: " in line
+    assert "ask the server's owner for the right" in line
+
+
+def test_a_server_behind_a_proxy_is_not_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that only the proxy knows; without it, one line."""
+    uri = "http://mlflow.invalid:5000"
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert tracking.connect(uri) == uri
+    monkeypatch.delenv("http_proxy")
+    with pytest.raises(TrackingError, match="does not answer"):
+        tracking.connect(uri)
+    with pytest.raises(InvalidInput, match="'http://localhost:50x0' is no address"):
+        tracking.connect("http://localhost:50x0")
 
 
 @pytest.mark.usefixtures("swept")

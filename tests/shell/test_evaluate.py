@@ -5,6 +5,7 @@ What is compared is read back with MLflow alone; models are measured again by co
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -462,11 +463,69 @@ def test_what_a_killed_worker_left_is_completed_and_read_over(
     assert client.get_run(runs[3].info.run_id).data.metrics[KEY] == values[runs[3].info.run_id]
 
 
-def forget_metric(folder: Path, run_id: str) -> None:
+def forget_metric(folder: Path, run_id: str, key: str = KEY) -> None:
     """Take a metric from the database: MLflow itself has no way to."""
     with sqlite3.connect(folder / "mlflow.db") as database:
         for table in ("metrics", "latest_metrics"):
-            database.execute(f"delete from {table} where run_uuid = ? and key = ?", (run_id, KEY))
+            database.execute(f"delete from {table} where run_uuid = ? and key = ?", (run_id, key))
+
+
+@pytest.mark.usefixtures("in_process")
+def test_records_of_a_killed_pass_are_not_those_of_the_next(
+    tmp_path: Path, command: Command
+) -> None:
+    """A pass that was killed before it logged says nothing about the values that another pass of other
+    keys and parameters took; sheets, further calls and reproductions go by the latter."""
+    command("sweep", write(tmp_path, "small", seeds=1))
+    few = "{name: input_perturbation, lambda: [1, 2]}"
+    more = "{name: input_perturbation, lambda: [1, 2, 3]}"
+    swapped = {str(label): (label + 1) % 10 for label in range(10)}
+    asked = ["--dataset", "digits_skewed", "--label-map", json.dumps(swapped)]
+    evaluate(command, "small", "--intervention", few, *asked)
+    (run,) = runs_of("cell")
+    keys = [f"input_perturbation_accuracy/lambda-{number}" for number in (1, 2)]
+    for key in keys:
+        forget_metric(tmp_path, run.info.run_id, key)
+    evaluate(command, "small", "--intervention", more)
+    third = json.loads(evaluate(command, "small", "--intervention", more, "--json").output)
+    assert third["present"][0]["skipped"] == {}
+    store, raw = tracking.open_run(None, run.info.run_id)
+    records = tracking.with_own_records(store, raw).records
+    assert all("label_map" not in records[key]["parameters"] for key in keys)
+    assert "All 5 metrics are equal to the bit" in command("reproduce", run.info.run_id).output
+
+
+@pytest.mark.usefixtures("in_process")
+def test_every_cell_is_measured_on_its_own_test_data(tmp_path: Path, command: Command) -> None:
+    """Two datasets may share their training data, and then the digest of it: values are those of a
+    sweep on each."""
+    specs = FEW + "\n  - {name: input_perturbation, lambda: 1}"
+    for skew in ("0.85", "0.6"):
+        for name, interventions in ((f"few{skew}", FEW), (f"whole{skew}", specs)):
+            path = write(tmp_path, name, interventions, seeds=1)
+            text = path.read_text().replace(
+                "{name: digits_skewed}", f"{{name: digits_skewed, test_skew: {skew}}}"
+            )
+            path.write_text(text)
+            into = "both" if name.startswith("few") else name
+            command("sweep", path, "--experiment-name", into)
+    assert len({run.data.tags["mm.dataset"] for run in runs_of("cell", "both")}) == 1
+    evaluate(command, "both", "--intervention", "{name: input_perturbation, lambda: 1}")
+    found = {run.data.tags["mm.cell"]: measured(run) for run in runs_of("cell", "both")}
+    wholes = [run for skew in ("0.85", "0.6") for run in runs_of("cell", f"whole{skew}")]
+    assert found == {run.data.tags["mm.cell"]: measured(run) for run in wholes}
+    assert len({tuple(values.items()) for values in found.values()}) == 2
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_worker_with_other_data_measures_nothing(tmp_path: Path, command: Command) -> None:
+    """A cluster's machines may not share the dataset's files."""
+    command("sweep", write(tmp_path, "small", seeds=1))
+    (job,) = jobs_of("small")
+    result = backfill.evaluate_run(dataclasses.replace(job, digests={"test": "0" * 64}))
+    assert result.status == "failed"
+    assert "do they share the dataset's files?" in (result.error or "")
+    assert KEY not in runs_of("cell")[0].data.metrics
 
 
 # ---- killed and interrupted, in processes of its own ----

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import re
 import shutil
 import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +117,9 @@ def run_called(name: str) -> Run:
 def test_models_logged_with_mlflow_are_measured(
     data: tuple[Split, Split], command: Command
 ) -> None:
-    """A traced graph without any consent; a pickled net and a scikit-learn model, in a folder of a run's
-    artifacts as older programs left it, with --trust-pickle alone, which is said plainly. What needs
-    gradients is not possible for the latter, and the rest is; metrics and artifacts are added, no tags."""
+    """A traced graph, a pickled net and a scikit-learn model, the last in a folder of a run's artifacts as
+    older programs left it: with --trust-pickle alone, which is said plainly. What needs gradients is not
+    possible for the last, and the rest is; metrics and artifacts are added, no tags."""
     train, test = data
     model = net(train)
     linear = LogisticRegression(max_iter=50).fit(flat(train), train.labels)
@@ -136,18 +138,23 @@ def test_models_logged_with_mlflow_are_measured(
         raise RuntimeError
     tags = {name: run_called(name).data.tags for name in ("graph", "pickle", "linear")}
 
-    first = evaluate(command, *ASKED)
-    assert [entry["name"] for entry in first["evaluated"]] == ["graph"]
+    first = evaluate(command, *ASKED, code=1)
+    assert not first["evaluated"]
     assert first["left_out"] == {"FAILED": 1}
     refused = reasons(first)
-    for name in ("pickle", "linear"):
-        assert "stored as a pickle, and loading it runs whatever code it holds" in refused[name]
-        assert "--trust-pickle" in refused[name]
+    for name, part in [
+        ("graph", "an exported graph (pt2), whose expressions torch evaluates"),
+        ("pickle", "stored as a pickle"),
+        ("linear", "may hold pickles"),
+    ]:
+        assert (
+            f"{part}, and loading it runs whatever code it holds: --trust-pickle" in refused[name]
+        )
     assert refused["nothing"] == "no model is logged with it"
 
     second = evaluate(command, *ASKED, "--trust-pickle")
     found = {entry["name"]: entry for entry in second["evaluated"]}
-    assert set(found) == {"pickle", "linear"}
+    assert set(found) == {"graph", "pickle", "linear"}
     keys = {name: set(run_called(name).data.metrics) - {"val_acc"} for name in tags}
     pgd = f"{PGD}.steps-5"
     assert keys["graph"] == keys["pickle"] == {*ALL[:2], pgd}
@@ -183,7 +190,26 @@ def test_models_logged_with_mlflow_are_measured(
     assert set(recorded["pickle"]) == {*ALL[:2], pgd}
     assert recorded["pickle"][pgd]["parameters"]["delta"] == 0.05
     assert recorded["graph"] == recorded["nothing"] == {}
-    assert all(run.info.status == "FINISHED" for run in runs_of("evaluation", "others"))
+    ended = [run.info.status for run in runs_of("evaluation", "others")]  # newest first
+    assert ended == ["FINISHED", "FINISHED", "FAILED"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_model_is_found_wherever_it_lies(data: tuple[Split, Split], command: Command) -> None:
+    """At the root of a run's artifacts, and in folders."""
+    train, test = data
+    linear = LogisticRegression(max_iter=5).fit(flat(train), train.labels)
+    places = [None, "ü/a model"]
+    for place in places:
+        with started(str(place)), tempfile.TemporaryDirectory() as folder:
+            mlflow.sklearn.save_model(linear, f"{folder}/m", serialization_format="cloudpickle")
+            mlflow.log_artifacts(f"{folder}/m", place)
+    asked = ["--intervention", "accuracy", "--dataset", "digits_skewed", "--trust-pickle"]
+    document = evaluate(command, *asked)
+    assert not document["impossible"]
+    by_hand = (linear.predict(flat(test)) == test.labels).mean()
+    for place in places:
+        assert run_called(str(place)).data.metrics["accuracy"] == by_hand
 
 
 class Hostile:
@@ -216,13 +242,24 @@ flavors:
 """
 
 
+def with_changed(source: Path, change: Callable[[str, bytes], bytes]) -> bytes:
+    """A pt2 file (an archive) with ``change`` of the name and content of each of its files."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as new:
+        for info in old.infolist():
+            new.writestr(info.filename, change(info.filename, old.read(info)))
+    return target.getvalue()
+
+
 @pytest.mark.usefixtures("in_process")
-def test_a_hostile_pickle_does_not_run_without_consent(
+def test_a_hostile_model_does_not_run_without_consent(
     tmp_path: Path, data: tuple[Split, Split], command: Command
 ) -> None:
-    """Pickled with torch, hidden in what calls itself pt2, beside a pt2, or of scikit-learn: refused; and
-    with consent each of them does run, so that the check can fail."""
-    ran = {name: tmp_path / f"ran-{name}" for name in ("torch", "hidden", "beside", "sklearn")}
+    """Pickled with torch, hidden in what calls itself pt2, beside a pt2, of scikit-learn, and without any
+    pickle in the expressions of a pt2: refused; and with consent each of them does run, so that the
+    check can fail."""
+    names = ("torch", "hidden", "beside", "sklearn", "guards", "sizes")
+    ran = {name: tmp_path / f"ran-{name}" for name in names}
     version = TORCH % torch.__version__
 
     def torch_file(name: str) -> bytes:
@@ -230,7 +267,30 @@ def test_a_hostile_pickle_does_not_run_without_consent(
         torch.save(Hostile(ran[name]), path)
         return path.read_bytes()
 
-    good = torch.export.export(net(data[0], 1), (torch.rand(2, 3, 8, 8),))
+    def touching(name: str) -> str:
+        return f"__import__('pathlib').Path({str(ran[name])!r}).touch()"
+
+    def with_guard(path: str, content: bytes) -> bytes:
+        if not path.endswith("models/model.json"):
+            return content
+        document = json.loads(content)
+        document["guards_code"] = [f"{touching('guards')} is None"]
+        return json.dumps(document).encode()
+
+    def with_size(path: str, content: bytes) -> bytes:
+        if not path.endswith("models/model.json"):
+            return content
+        text, number = re.subn(
+            r'"expr_str": "[^"]*"',
+            f'"expr_str": "{touching("sizes")} or 2"',
+            content.decode(),
+            count=1,
+        )
+        assert number
+        return text.encode()
+
+    shapes = ({0: torch.export.Dim("n")},)
+    good = torch.export.export(net(data[0], 1), (torch.rand(2, 3, 8, 8),), dynamic_shapes=shapes)
     path = tmp_path / "good.pt2"
     torch.export.save(good, path)
     module = b"mlflow.pytorch.pickle_module"
@@ -238,26 +298,21 @@ def test_a_hostile_pickle_does_not_run_without_consent(
     log_files("torch", pickled, version)
     beside = {"data/model.pth": torch_file("beside"), "data/pickle_module_info.txt": module}
     log_files("beside", {**beside, "data/model.pt2": path.read_bytes()}, version)
-    hidden = tmp_path / "hidden.pt2"
-    with (
-        zipfile.ZipFile(path) as source,
-        zipfile.ZipFile(hidden, "w", zipfile.ZIP_STORED) as target,
-    ):
-        for info in source.infolist():
-            content = source.read(info)
-            if "sample_inputs" in info.filename:
-                content = torch_file("hidden")
-            target.writestr(info.filename, content)
-    log_files("hidden", {"data/model.pt2": hidden.read_bytes()}, version)
+    hidden = torch_file("hidden")
+    for name, change in [
+        ("hidden", lambda path, content: hidden if "sample_inputs" in path else content),
+        ("guards", with_guard),
+        ("sizes", with_size),
+    ]:
+        log_files(name, {"data/model.pt2": with_changed(path, change)}, version)
     log_files("sklearn", {"model.pkl": pickle.dumps(Hostile(ran["sklearn"]))}, SKLEARN)
     document = evaluate(command, *ASKED, code=1)
     assert not any(path.exists() for path in ran.values())
     refused = reasons(document)
     assert set(refused) == set(ran)
-    assert all("--trust-pickle" in refused[name] for name in ("torch", "beside", "sklearn"))
-    assert "not a pickle-free payload" in refused["hidden"]
+    assert all("--trust-pickle" in reason for reason in refused.values())
     said = command("evaluate", "--experiment-name", "others", *ASKED, "--trust-pickle", code=1)
-    assert "loading the models of 4 runs runs whatever code they hold" in said.stderr
+    assert "loading the models of 6 runs runs whatever code they hold" in said.stderr
     assert all(path.exists() for path in ran.values()), ran
 
 
@@ -291,16 +346,17 @@ def test_an_import_path_is_not_followed_without_consent(tmp_path: Path, command:
 
 
 def test_consent_is_asked_by_what_is_stored() -> None:
-    """Code needs consent whatever the form; of the forms only pt2 needs none."""
+    """Every form needs consent, and code that it brings along a second one."""
     for form, code, pickled, trusted, allowed in [
-        ("pt2", (), False, False, True),
+        ("pt2", (), False, True, False),
+        ("pt2", (), True, False, True),
         ("pickle", (), False, True, False),
         ("pickle", (), True, False, True),
         ("pyfunc", (), False, True, False),
         ("pyfunc", ("a",), True, False, False),
         ("pyfunc", ("a",), True, True, True),
         ("pt2", ("a",), True, False, False),
-        ("pt2", ("a",), False, True, True),
+        ("pt2", ("a",), True, True, True),
     ]:
         model = StoredModel("m", "models:/m", "somewhere", form, code)  # type: ignore[arg-type]
         said = refusal(model, Consent(pickle=pickled, code=trusted))
@@ -432,7 +488,7 @@ def test_a_label_map_says_which_output_is_which_class(
         {"data/model.pt2": (tmp_path / "net.pt2").read_bytes()},
         TORCH % torch.__version__,
     )
-    document = evaluate(command, *ASKED, "--label-map", json.dumps(too_far))
+    document = evaluate(command, *ASKED, "--trust-pickle", "--label-map", json.dumps(too_far))
     assert "the label map would need output 12" in reasons(document)["far net"]
     (entry,) = (entry for entry in document["present"] if entry["name"] == "net")
     assert "measured with other parameters" in entry["skipped"]["accuracy"]

@@ -61,6 +61,10 @@ def test_the_description_follows_the_newest_report(small: Path, command: Command
     command("select", "--experiment-name", "small", "--top", "50%", "--on", "accuracy")
     (selected,) = (run for run in runs_of("report") if run.info.run_name == "selection")
     assert linked() == {second.info.run_id, selected.info.run_id}
+    MlflowClient().create_experiment("other")
+    command("sweep", str(small), "--smoke", "--experiment-name", "other")
+    command("sheet", "--experiment-name", "other", "--report-experiment", "small")
+    assert linked() == {second.info.run_id, selected.info.run_id}  # that one is about another
     mine = f"{experiment().tags[NOTE]} Mine."
     MlflowClient().set_experiment_tag(experiment().experiment_id, NOTE, mine)
     command("sheet", "--experiment-name", "small")

@@ -51,6 +51,11 @@ def test_the_readmes_example_runs(example: Path, command: Command) -> None:
     assert sum(weights.numel() for weights in model.parameters()) == 192 * 16 + 16 + 16 * 2 + 2
     assert str(example.parent) not in sys.path
     command("status", "--experiment-name", "squares")  # reading runs nobody's code
+    # A worker that measures has to be told of the trust, too.
+    asked = ["--intervention", "{name: output_perturbation, lambda: 3}", "--jobs", "1"]
+    command("evaluate", "--experiment-name", "squares", *asked, "--trust-code")
+    key = "output_perturbation_accuracy/lambda-3"
+    assert all(key in run.data.metrics for run in runs_of("cell", "squares"))
 
 
 def test_without_trust_nothing_is_imported(example: Path, command: Command) -> None:

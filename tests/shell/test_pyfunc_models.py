@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from functools import lru_cache
@@ -16,11 +17,14 @@ from mlflow.models import ModelSignature, infer_signature
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from mm_mlflow import loading, tracking
 from mm_mlflow.design import InterventionSpec
 from mm_mlflow.errors import InvalidInput
 from mm_mlflow.evaluation import evaluate, from_pyfunc, plan, split_tasks
 from mm_mlflow.evaluation.input_perturbation import noise
+from mm_mlflow.frame import ExperimentRef
 from mm_mlflow.split import Split
+from mm_mlflow.tracking import Consent, Store, StoredModel
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*input example"),
@@ -130,3 +134,26 @@ def test_signatures_that_fit_no_image(tmp_path: Path, wrong: Any) -> None:
     model = loaded(tmp_path, "predict", infer_signature(wrong, np.zeros(1)))
     with pytest.raises(InvalidInput, match="the model takes"):
         from_pyfunc(model, split.class_names, split.images[:2])
+
+
+def test_what_a_model_gives_is_told_from_all_over_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files come sorted by class, and the scores of the first one may all look like labels."""
+    split, _ = _digits()
+    asked: list[np.ndarray] = []
+
+    class Model:
+        metadata = None
+
+        def predict(self, rows: np.ndarray) -> np.ndarray:
+            asked.append(rows)
+            return split.labels[: len(rows)]
+
+    monkeypatch.setattr(tracking, "loaded", lambda *_: contextlib.nullcontext(Model()))
+    tasks = plan([InterventionSpec(name="accuracy")], {"test": split}, lambda _: {})
+    stored = StoredModel("m", "models:/m", "somewhere", "pyfunc")
+    store = Store("sqlite://", ExperimentRef(id="1", name="x"))
+    with loading.opened(store, "run", stored, tasks, Consent(pickle=True)):
+        rows = {row.tobytes() for row in asked[0]}
+    images = flat(split.batch(slice(None)).numpy())
+    assert len(rows) == 64
+    assert {images[0].tobytes(), images[-1].tobytes()} <= rows

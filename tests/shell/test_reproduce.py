@@ -262,9 +262,10 @@ def test_the_project_run_is_the_reproduction(
 ) -> None:
     """Where it lies in the experiment of the original, whatever is named; else it links to it."""
     client = MlflowClient()
-    inside = client.create_run(cell.info.experiment_id)
+    tags = {"mlflow.project.entryPoint": "reproduce"}
+    inside = client.create_run(cell.info.experiment_id, tags=tags)
     client.log_param(inside.info.run_id, "run_id", cell.info.run_id)
-    outside = client.create_run("0")
+    outside = client.create_run("0", tags=tags)
     for run in (inside, outside):
         monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
         command("reproduce", cell.info.run_id, "--experiment-name", "another")

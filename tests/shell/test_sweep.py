@@ -359,7 +359,7 @@ def test_abandoned_attempts_are_marked_killed(small: Path, command: Command) -> 
     host = json.loads(tracking.worker_name())["host"]
     now = tracking.now_ms()
 
-    def running(worker: dict[str, Any], beat: int) -> str:
+    def running(worker: object, beat: int) -> str:
         tags = {"mm.kind": "cell", "mm.cell": design.cells()[0].id, "mm.heartbeat": str(beat),
                 "mm.worker": json.dumps(worker)}  # fmt: skip
         return tracking.create_run(store, "attempt", tags)
@@ -367,10 +367,11 @@ def test_abandoned_attempts_are_marked_killed(small: Path, command: Command) -> 
     gone = running({"host": host, "pid": 2**22 + 1}, now)
     stale = running({"host": "elsewhere", "pid": 1}, now - 700_000)
     alive = running({"host": "elsewhere", "pid": 1}, now - 300_000)
+    odd = [running(worker, now) for worker in ([], {"host": host, "pid": 10**30}, {"host": host})]
     assert "2 abandoned attempts marked KILLED" in command("sweep", small, "--smoke").output
     client = MlflowClient()
-    assert [client.get_run(i).info.status for i in (gone, stale, alive)] == [
-        "KILLED", "KILLED", "RUNNING",
+    assert [client.get_run(i).info.status for i in (gone, stale, alive, *odd)] == [
+        "KILLED", "KILLED", "RUNNING", "RUNNING", "RUNNING", "RUNNING",
     ]  # fmt: skip
     assert "is gone" in client.get_run(gone).data.tags["mm.killed"]
     assert "minutes old" in client.get_run(stale).data.tags["mm.killed"]
@@ -389,6 +390,38 @@ def test_train_makes_one_cell_and_knows_it_again(small: Path, command: Command) 
     assert "6 cells: 5 trained, 1 were finished" in command("sweep", small).output
 
 
+PROJECT = {"mlflow.project.entryPoint": "main"}
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("theirs", ["metric", "artifact", "description", "no project"])
+def test_a_run_that_somebody_works_on_is_never_taken(
+    small: Path, command: Command, monkeypatch: pytest.MonkeyPatch, theirs: str
+) -> None:
+    """It stays RUNNING with its name and its description, in the experiment of the sweep and elsewhere."""
+    client = MlflowClient()
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", client.create_experiment("small"))
+    for experiment in (client.get_experiment_by_name("small").experiment_id, "0"):  # type: ignore[union-attr]
+        run = client.create_run(
+            experiment, tags={} if theirs == "no project" else PROJECT, run_name="mine"
+        )
+        run_id = run.info.run_id
+        if theirs == "metric":
+            client.log_metric(run_id, "loss", 1.0)
+        elif theirs == "artifact":
+            client.log_text(run_id, "text", "notes/mine.txt")
+        client.set_tag(
+            run_id, "mlflow.note.content", "my text"
+        ) if theirs == "description" else None
+        before = client.get_run(run_id).data.tags.get("mlflow.note.content")
+        monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+        command("sweep", small, "--smoke", "--experiment-name", "small")
+        now = client.get_run(run_id)
+        assert (now.info.status, now.info.run_name) == ("RUNNING", "mine")
+        assert now.data.tags.get("mm.kind") in {None, "launcher"}
+        assert before is None or now.data.tags["mlflow.note.content"] == before
+
+
 @pytest.mark.usefixtures("in_process")
 def test_under_mlflow_run_the_project_run_is_the_work(
     small: Path, command: Command, monkeypatch: pytest.MonkeyPatch
@@ -396,13 +429,13 @@ def test_under_mlflow_run_the_project_run_is_the_work(
     """A project run in the experiment becomes the sweep, or the cell; in Default it gets a note."""
     client = MlflowClient()
     experiment = client.create_experiment("small")
-    project = client.create_run(experiment)
+    project = client.create_run(experiment, tags=PROJECT)
     monkeypatch.setenv("MLFLOW_RUN_ID", project.info.run_id)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
     command("sweep", small, "--smoke")
     assert [run.info.run_id for run in runs_of("sweep")] == [project.info.run_id]
 
-    project = client.create_run(experiment)
+    project = client.create_run(experiment, tags=PROJECT)
     for name, value in [("learning_rate", "0.050"), ("seed", "7"), ("design", "x")]:
         client.log_param(project.info.run_id, name, value)
     monkeypatch.setenv("MLFLOW_RUN_ID", project.info.run_id)
@@ -413,7 +446,7 @@ def test_under_mlflow_run_the_project_run_is_the_work(
     assert cell.data.params["batch_size"] == "256"
     assert cell.info.status == "FINISHED"
 
-    project = client.create_run("0")
+    project = client.create_run("0", tags=PROJECT)
     monkeypatch.setenv("MLFLOW_RUN_ID", project.info.run_id)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
     command("sweep", small, "--smoke")
