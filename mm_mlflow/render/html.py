@@ -141,6 +141,14 @@ def _widths(sheet: SheetView) -> _Widths:
         50,
         8 * _longest(e.text for row in rows for e in row.entries if e.status not in HOLES) + 6,
         7 * _longest(e.text for row in rows for e in row.entries if e.status in HOLES) + 6,
+        7
+        * min(
+            _longest(
+                word for table in sheet.tables for head in table.seeds for word in head.split()
+            ),
+            12,
+        )
+        + 14,
         15 * _longest(part for d in columns for part in (d.text, d.healthy)) // 2 + 6,
     )
     mean = max(94, 7 * _longest(row.mean_sd for row in rows) + 14)

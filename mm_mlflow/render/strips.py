@@ -221,13 +221,17 @@ def table(distribution: Distribution, level: int = 3) -> str:
 
 
 def _svg(strip: Strip, low: float, high: float) -> str:
+    # In percent of the width: a view box would keep its shape, and leave the scale above it.
     def x(value: float) -> str:
-        return f"{4 + 292 * (value - low) / (high - low):.1f}"
+        return f"{100 * (value - low) / (high - low):.2f}%"
 
     band = ""
     if strip.band:
-        width = max(292 * (strip.band[1] - strip.band[0]) / (high - low), 1)
-        band = f'<rect class="band" x="{x(strip.band[0])}" y="3" width="{width:.1f}" height="24"/>'
+        width = 100 * (strip.band[1] - strip.band[0]) / (high - low)
+        band = (
+            f'<rect class="band" x="{x(strip.band[0])}" y="3" width="{max(width, 0.3):.2f}%" '
+            'height="24"/>'
+        )
     shifts = _jitter(len(strip.values)) / SPREAD * 16
     rings = "".join(
         f'<circle cx="{x(value)}" cy="{15 + shift:.1f}" r="3"/>'
@@ -236,5 +240,5 @@ def _svg(strip: Strip, low: float, high: float) -> str:
     mean = ""
     if len(strip.values):
         at = x(float(np.mean(strip.values)))
-        mean = f'<path d="M{at} 3v24"/>'
-    return f'<svg viewBox="0 0 300 30" aria-hidden="true">{band}{rings}{mean}</svg>'
+        mean = f'<line x1="{at}" x2="{at}" y1="3" y2="27"/>'
+    return f'<svg aria-hidden="true">{band}{rings}{mean}</svg>'

@@ -139,6 +139,39 @@ def test_many_seeds_scroll_in_their_box(browser: Any) -> None:
     page.close()
 
 
+@pytest.mark.parametrize("width", [650, 1000, 1600])
+def test_points_lie_on_the_scale_above_them(browser: Any, width: int) -> None:
+    """Whatever the width: the place of the lowest and the highest point of every strip follows from its
+    value and the ends of the scale, which stand at the ends of the strip."""
+    page, frame = framed(browser, content_of("selection"), width, "light")
+    tables = frame.evaluate(
+        """() => [...document.querySelectorAll('table.strips')].map(table => ({
+          ends: [...table.querySelectorAll('thead .plot span')].map(e => {
+            const box = e.getBoundingClientRect();
+            return [parseFloat(e.textContent), box.left, box.right];
+          }),
+          rows: [...table.querySelectorAll('tbody tr')].map(row => ({
+            values: [...row.querySelectorAll('td:not(.plot)')].map(e => parseFloat(e.textContent)),
+            points: [...row.querySelectorAll('circle')].map(e => {
+              const box = e.getBoundingClientRect();
+              return (box.left + box.right) / 2;
+            }),
+          })),
+        }))"""
+    )
+    assert tables
+    for table in tables:
+        (low, left, _), (high, _, right) = table["ends"]
+        for row in table["rows"]:
+            if row["points"]:
+                for value, place in zip(
+                    row["values"][:2], (min(row["points"]), max(row["points"])), strict=True
+                ):
+                    expected = left + (right - left) * (value - low) / (high - low)
+                    assert place == pytest.approx(expected, abs=5 + 0.01 * (right - left))
+    page.close()
+
+
 def test_fragment_links_work_in_the_sandbox(browser: Any) -> None:
     """From the summary to a sheet and back."""
     page, frame = framed(browser, index.render(samples.report()), 650, "light")
