@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from mm_mlflow.design import canonical_json
-from mm_mlflow.frame import Frame
+from mm_mlflow.frame import Frame, Unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Distribution:
     name: str
     title: str
     description: str
-    unit: Literal["fraction", "raw"]
+    unit: Unit
     strips: tuple[Strip, ...]
     intervention: str = ""
     figure: int | None = None
@@ -106,15 +106,14 @@ def single_distributions(frame: Frame, metrics: Sequence[str]) -> tuple[Distribu
         values = frame.values[metric].where(frame.counted).dropna()
         if len(values) < 2:
             continue
-        record = frame.records.get(metric, {})
         name = re.sub(r"[^A-Za-z0-9_-]", "_", metric)[:80]
         run_ids = tuple(frame.cells.loc[values.index, "run_id"])
         found.append(
             Distribution(
                 name=f"all_runs-{i + 1}-{name}",
-                title=str(record.get("title", metric)),
+                title=frame.title(metric),
                 description="The values of all runs: a point is a run, each run counted once.",
-                unit="fraction" if record.get("unit") == "fraction" else "raw",
+                unit=frame.unit(metric),
                 strips=(Strip("all runs", metric, values.to_numpy(dtype=float), run_ids),),
             )
         )
@@ -165,7 +164,7 @@ def _distribution(frame: Frame, members: Sequence[str]) -> Distribution:
         name=re.sub(r"[^A-Za-z0-9_-]", "_", name),
         title=title,
         description=f"{what}: a point is a run, each run counted once.",
-        unit="fraction" if record.get("unit") == "fraction" else "raw",
+        unit=frame.unit(members[0]),
         strips=tuple(shown),
         intervention=intervention,
         figure=_FIGURES.get(intervention),

@@ -111,11 +111,6 @@ def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
             f"experiment {frame.experiment.name!r} holds no finished cell of the design "
             f"({len(frame.cells)} planned)"
         )
-    if not frame.metrics:
-        raise InvalidInput(
-            f"the {int(frame.counted.sum())} finished cells of experiment {frame.experiment.name!r} "
-            "have no metric that a sheet could show"
-        )
     chosen: dict[str, None] = {}
     for pattern in patterns:
         found = [key for key in frame.metrics if fnmatch.fnmatchcase(key, pattern)]
@@ -124,6 +119,11 @@ def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
         if not found:
             raise unknown("metric", pattern, frame.metrics)
         chosen.update(dict.fromkeys(found))
+    if not chosen and not frame.metrics:
+        raise InvalidInput(
+            f"the {int(frame.counted.sum())} finished cells of experiment {frame.experiment.name!r} "
+            "have no metric that a sheet could show"
+        )
     return list(chosen) or frame.metrics
 
 
@@ -151,7 +151,7 @@ def publish(
         Refused: the run could not be written; the files are on disk.
         TrackingError: it is written, and older ones could not be marked.
     """
-    deltas = {f"delta_all/{row.metric}": row.delta_all for row in report.summary}
+    deltas = {_fit(f"delta_all/{row.metric}"): row.delta_all for row in report.summary}
     return _publish(
         store,
         into,

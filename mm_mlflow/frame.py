@@ -6,10 +6,9 @@ everything that was left out is named.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,9 @@ from mm_mlflow.design import Cell, Design, canonical_json
 from mm_mlflow.errors import InvalidInput, unknown
 from mm_mlflow.foreign import cell_named_by
 
+T = TypeVar("T")
+
+Unit = Literal["fraction", "raw"]
 Status = Literal["ok", "missing", "failed", "diverged", "excluded", "absent"]
 
 SCHEMA = "1"
@@ -110,10 +112,10 @@ class Frame:
         conflicts: metric keys whose runs disagree about parameters, with a run of either side.
         duplicates, extra, foreign, mismatched: what else was found (see :func:`conform`).
         attempts: per cell id, runs that were tried and did not finish.
+        variants: per key of ``conflicts``, by run id, what each run's ``metrics.json`` says of it.
         checks: per run id, sentences that self-checks left.
-        datasets: distinct digests of the counted runs' training data, with how many carry each.
-        environments: distinct ``mm.env`` tags of the counted runs, with how many carry each.
-        within: the width of the accuracy band that :meth:`near_best` kept, or None.
+        datasets, environments: per run id, the digest of its training data, and its ``mm.env`` tag.
+        within: the width of the accuracy band that :meth:`near_best` kept, or None; and its unit.
         spread: per metric key, the largest difference between runs of one and the same cell; empty
             where every cell has one run.
         named: by run id, the planned cell that the params of a foreign run name.
@@ -132,9 +134,11 @@ class Frame:
     mismatched: tuple[RawRun, ...]
     attempts: Mapping[str, tuple[RawRun, ...]]
     checks: Mapping[str, tuple[str, ...]]
-    datasets: Mapping[str, int]
-    environments: Mapping[str, int]
+    datasets: Mapping[str, str]
+    environments: Mapping[str, str]
+    variants: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     within: float | None = None
+    within_unit: Unit = "fraction"
     spread: Mapping[str, float] = field(default_factory=dict)
     named: Mapping[str, str] = field(default_factory=dict)
     adopted: Mapping[str, str] = field(default_factory=dict)
@@ -147,42 +151,81 @@ class Frame:
     @property
     def metrics(self) -> list[str]:
         """Metric keys that have a sheet by default: those of ``metrics.json`` in their order, then
-        any other that is not about the training itself (``system/*``, ``train_*``)."""
+        any other that is not about the training itself (``system/*``, ``train_*``); where there is
+        nothing else, ``train_*`` after all."""
         known = [key for key in self.records if key in self.values]
         others = sorted(set(map(str, self.values)) - set(known))
-        return known + [key for key in others if not key.startswith(("system/", "train_"))]
+        others = [key for key in others if not key.startswith("system/")]
+        return known + [key for key in others if not key.startswith("train_")] or others
+
+    def title(self, metric: str) -> str:
+        """The metric's name for people."""
+        return str(self.records.get(metric, {}).get("title", metric))
+
+    def unit(self, metric: str) -> Unit:
+        """``fraction`` where its record says so; else its values are shown as they were logged."""
+        return "fraction" if self.records.get(metric, {}).get("unit") == "fraction" else "raw"
 
     def __getitem__(self, mask: pd.Series) -> Frame:
         """The same plan with only the runs where ``mask`` (booleans by cell id) is true; the other
-        runs are ``excluded``, which is not the same as missing."""
+        runs are ``excluded``, which is not the same as missing, and nothing more is said of them."""
         dropped = self.counted & ~mask.reindex(self.cells.index, fill_value=False)
         cells = self.cells.copy()
         cells.loc[dropped, "status"] = "excluded"
         values = self.values.copy()
         values.loc[dropped] = np.nan
-        return replace(self, cells=cells, values=values)
+        gone = set(self.cells.loc[dropped, "run_id"])
+
+        def kept(by_run: Mapping[str, T]) -> dict[str, T]:
+            return {run_id: item for run_id, item in by_run.items() if run_id not in gone}
+
+        records, conflicts, variants = _merged({k: kept(v) for k, v in self.variants.items()})
+        settled = {key: runs for key, runs in self.conflicts.items() if key not in self.variants}
+        return replace(
+            self,
+            cells=cells,
+            values=values,
+            records={**self.records, **records},
+            conflicts={**settled, **conflicts},
+            variants=variants,
+            checks=kept(self.checks),
+            datasets=kept(self.datasets),
+            environments=kept(self.environments),
+            adopted={cell: run_id for cell, run_id in self.adopted.items() if run_id not in gone},
+        )
 
     def near_best(self, width: float, metric: str = "accuracy") -> Frame:
         """Only runs whose ``metric`` is at most ``width`` below the best: multiplicity is about
         models of similar accuracy (Section 1).
 
         Raises:
-            InvalidInput: ``width`` is not in [0, 1], or no run has the metric.
+            InvalidInput: ``width`` is negative, or above 1 where the metric is a fraction; no run has
+                the metric.
         """
-        if not 0 <= width <= 1:
+        self.require(metric)
+        unit = self.unit(metric)
+        if unit == "fraction" and not 0 <= width <= 1:
             raise InvalidInput(
                 f"within {width!r} is not allowed: a fraction from 0 to 1 (0.01 is a point)"
             )
-        if metric not in self.values:
-            raise unknown("metric", metric, self.metrics)
+        if not width >= 0:
+            raise InvalidInput(f"within {width!r} is not allowed: a number of at least 0")
         values = self.values[metric]
         # 1e-12: 0.95 - 0.94 is a hair above 0.01 in binary, and such a run belongs to the band.
-        return replace(self[values >= values.max() - width - 1e-12], within=width)
+        near = values >= values.max() - width - 1e-12
+        return replace(self[near], within=width, within_unit=unit)
 
     def require(self, metric: str) -> None:
         """Refuse a metric that no counted run has, naming the nearest."""
         if metric not in self.values:
             raise unknown("metric", metric, self.metrics)
+
+
+def band(width: float, unit: str) -> str:
+    """How wide a band of values is, for people: ``1 point`` of a fraction, else as it was logged."""
+    if unit != "fraction":
+        return f"{width:g}"
+    return "1 point" if width == 0.01 else f"{100 * width:g} points"
 
 
 @dataclass(frozen=True)
@@ -281,7 +324,9 @@ def conform(
         if run.status == "FINISHED" and wanted.get(run.run_id) == named[run.run_id]
     }
     chosen = {**taken, **own}
-    records, conflicts = merge_records([chosen[cell_id] for cell_id in plan if cell_id in chosen])
+    records, conflicts, variants = merge_records(
+        [chosen[cell_id] for cell_id in plan if cell_id in chosen]
+    )
     index = pd.Index(plan, name="cell")
     return Frame(
         experiment=experiment,
@@ -307,8 +352,9 @@ def conform(
         mismatched=tuple(mismatched),
         attempts={cell_id: tuple(tried) for cell_id, tried in attempts.items()},
         checks={run.run_id: run.checks for run in chosen.values() if run.checks},
-        datasets=Counter(run.tags.get("mm.dataset", "unknown") for run in own.values()),
-        environments=Counter(run.tags.get("mm.env", "unknown") for run in own.values()),
+        datasets={run.run_id: run.tags.get("mm.dataset", "unknown") for run in own.values()},
+        environments={run.run_id: run.tags.get("mm.env", "unknown") for run in own.values()},
+        variants=variants,
         spread=spread(finished.values()),
         named=named,
         adopted={cell_id: run.run_id for cell_id, run in taken.items()},
@@ -371,18 +417,31 @@ def decisive(record: Mapping[str, Any]) -> str:
     return canonical_json({name: record.get(name) for name in _DECISIVE})
 
 
-def merge_records(
-    runs: Sequence[RawRun],
-) -> tuple[dict[str, Mapping[str, Any]], dict[str, tuple[str, str]]]:
-    """The first run's record of every key, and the keys about which a later run disagrees."""
-    records: dict[str, Mapping[str, Any]] = {}
-    source: dict[str, tuple[str, str]] = {}
-    conflicts: dict[str, tuple[str, str]] = {}
+Records = dict[str, Mapping[str, Any]]
+Conflicts = dict[str, tuple[str, str]]
+Variants = dict[str, dict[str, Mapping[str, Any]]]
+
+
+def merge_records(runs: Sequence[RawRun]) -> tuple[Records, Conflicts, Variants]:
+    """The first run's record of every key; the keys about which a later run disagrees, with both; and
+    all that is said of those keys, by run id."""
+    told: Variants = {}
     for run in runs:
         for key, record in run.records.items():
-            text = decisive(record)
-            first_run, first_text = source.setdefault(key, (run.run_id, text))
-            records.setdefault(key, record)
-            if text != first_text:
-                conflicts.setdefault(key, (first_run, run.run_id))
-    return records, conflicts
+            told.setdefault(key, {})[run.run_id] = record
+    return _merged(told)
+
+
+def _merged(
+    told: Mapping[str, Mapping[str, Mapping[str, Any]]],
+) -> tuple[Records, Conflicts, Variants]:
+    records: Records = {}
+    conflicts: Conflicts = {}
+    for key, by_run in told.items():
+        if not by_run:
+            continue
+        first, *others = by_run
+        records[key], text = by_run[first], decisive(by_run[first])
+        if other := next((run for run in others if decisive(by_run[run]) != text), None):
+            conflicts[key] = (first, other)
+    return records, conflicts, {key: dict(told[key]) for key in conflicts}

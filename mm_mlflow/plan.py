@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from mm_mlflow.design import Design, Scalar, SelectionSpec
+
+# What the columns of tables are: values of the seed, numbered runs, or levels of another axis.
+ColumnKind = Literal["seeds", "runs", "levels"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Plan:
             or ``none`` (no table).
         axes: levels by axis, in order.
         default: the default configuration; empty where there is none.
-        seed_axis: what the columns of tables are: ``seed``, a param, or ``replicate``.
+        seed_axis: what the columns of tables are: ``seed``, a param, or ``replicate``; and their kind,
+            which no name tells.
         columns: the values of that axis.
         dataset: name of the dataset, None where nothing tells it.
         selection: what the design selects, if it does.
@@ -68,6 +73,7 @@ class Plan:
     seed_axis: str
     columns: tuple[Scalar, ...]
     tables: tuple[TablePlan, ...]
+    column_kind: ColumnKind = "seeds"
     dataset: str | None = None
     selection: SelectionSpec | None = None
     inferred: bool = False

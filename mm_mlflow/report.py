@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from mm_mlflow.design import Design
 from mm_mlflow.distribution import Distribution, build_distributions, single_distributions
 from mm_mlflow.errors import InvalidInput
 from mm_mlflow.figures import FigureRow, figure_rows
-from mm_mlflow.frame import ExperimentRef, Frame, flipped_label_maps
+from mm_mlflow.frame import ExperimentRef, Frame, band, flipped_label_maps
 from mm_mlflow.plan import Plan, plan_of
 from mm_mlflow.selection import Selection, build_selection
 from mm_mlflow.sheet import Sheet, build_sheet
@@ -158,9 +158,10 @@ def build_report(
             f"experiment {frame.experiment.name!r}: no run has a finite value of any metric"
         )
     # The reference of every ratio is there even where its own sheet was not asked for.
+    # Only fractions are compared: runs of others may log accuracy in percent.
     reference = (
         float(build_sheet(frame, plan, "accuracy", mixed=True).delta_all)
-        if "accuracy" in frame.values
+        if "accuracy" in frame.values and frame.unit("accuracy") == "fraction"
         else math.nan
     )
     selection: Selection | None = None
@@ -191,7 +192,7 @@ def build_report(
             *not_shown,
             *_left_metrics(frame, everything),
             *plan.notes,
-            *_notes(frame, sheets),
+            *_notes(frame, sheets, "" if plan.inferred else "planned "),
         ),
         distributions=(
             *build_distributions(frame, keys),
@@ -206,7 +207,7 @@ MOST_METRICS = 40  # sheets of runs of other programs, unless more are asked for
 
 def _most_widespread(frame: Frame) -> list[str]:
     """The metrics that most runs have, in their usual order."""
-    keys = frame.metrics or [str(key) for key in frame.values]
+    keys = frame.metrics
     have = frame.values[keys].notna().sum()
     most = sorted(keys, key=lambda key: -int(have[key]))[:MOST_METRICS]
     return [key for key in keys if key in set(most) and have[key]]
@@ -265,7 +266,7 @@ def _tidy(frame: Frame, metrics: Sequence[str]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
+def _notes(frame: Frame, sheets: Sequence[Sheet], planned: str) -> list[str]:
     notes = []
     status = frame.cells["status"].value_counts()
     for word, meaning in [
@@ -275,7 +276,7 @@ def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
         if number := int(status.get(word, 0)):
             labels = frame.cells.loc[frame.cells["status"] == word, "label"].tolist()
             notes.append(
-                f"Incomplete: {number} of {len(frame.cells)} planned cells have {meaning}, so every "
+                f"Incomplete: {number} of {len(frame.cells)} {planned}cells have {meaning}, so every "
                 f"Δ is a lower bound ({some(labels)})."
             )
     if number := int(status.get("diverged", 0)):
@@ -286,8 +287,7 @@ def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
         )
     if frame.within is not None:
         notes.append(
-            f"Only runs within {100 * frame.within:g} "
-            f"{'point' if frame.within == 0.01 else 'points'} of the best accuracy are shown; "
+            f"Only runs within {band(frame.within, frame.within_unit)} of the best accuracy are shown; "
             f"{int(status.get('excluded', 0))} were left out on purpose."
         )
     if frame.adopted:
@@ -302,10 +302,11 @@ def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
             f"{len(frame.mismatched)} finished runs were trained on other data (digest "
             f"{', '.join(digests)}) and do not count."
         )
-    if len(frame.datasets) > 1:
+    datasets = set(frame.datasets.values())
+    if len(datasets) > 1:
         notes.append(
-            f"Runs were trained on {len(frame.datasets)} different sets of data (digests "
-            f"{', '.join(sorted(digest[:12] for digest in frame.datasets))}): do not compare them."
+            f"Runs were trained on {len(datasets)} different sets of data (digests "
+            f"{', '.join(sorted(digest[:12] for digest in datasets))}): do not compare them."
         )
     if frame.duplicates:
         number = len(frame.duplicates)
@@ -335,7 +336,7 @@ def _notes(frame: Frame, sheets: Sequence[Sheet]) -> list[str]:
     )
     for text, number in sorted(found.items()):
         notes.append(f"Self-check, {number} of {int(frame.counted.sum())} runs: {text}")
-    if changed := _environments(frame.environments):
+    if changed := _environments(set(frame.environments.values())):
         notes.append(f"Runs were made in different environments: {changed}.")
     return notes
 
@@ -346,7 +347,7 @@ def some(labels: Sequence[str], limit: int = 6) -> str:
     return ", ".join(labels[:limit]) + more
 
 
-def _environments(environments: Mapping[str, int]) -> str:
+def _environments(environments: Iterable[str]) -> str:
     """What differs between ``mm.env`` tags, and which values it takes; empty if nothing does."""
     parsed: list[dict[str, Any]] = []
     for text in environments:

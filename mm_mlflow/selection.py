@@ -18,7 +18,7 @@ from scipy.special import gammaln
 
 from mm_mlflow.distribution import Distribution, Strip
 from mm_mlflow.errors import InvalidInput
-from mm_mlflow.frame import ExperimentRef, Frame, flipped_label_maps
+from mm_mlflow.frame import ExperimentRef, Frame, band, flipped_label_maps
 from mm_mlflow.rules import Pareto, Require, Rule, Threshold, Top, parse_top
 
 FEW = 5  # selected runs below which a range says little
@@ -135,8 +135,9 @@ def random_subsets(values: np.ndarray, size: int, found: float) -> Chance:
     weights = np.exp(_log_choose(ranks, size - 1) - _log_choose(np.array(n), size))
     high = float(weights @ ordered)
     low = float(weights @ ordered[::-1])
-    # A hair of slack: a difference of fractions is rounded.
-    ends = np.searchsorted(ordered, ordered + found + 1e-12, side="right") - 1
+    # A hair of slack, on the scale of the values: a difference of fractions is rounded.
+    slack = 16 * np.spacing(np.abs(ordered).max())
+    ends = np.searchsorted(ordered, ordered + found + slack, side="right") - 1
     shares = np.exp(_log_choose(ends - ranks, size - 1) - _log_choose(np.array(n), size))
     return Chance(low=low, high=high, delta=high - low, share=min(1.0, float(shares.sum())))
 
@@ -293,8 +294,7 @@ def build_selection(
 def _refuse_percents(frame: Frame, rules: Sequence[Rule]) -> None:
     """98 for an accuracy can only be meant as percent, and no run would keep it."""
     for threshold in (t for rule in rules if isinstance(rule, Require) for t in rule.thresholds):
-        fraction = frame.records.get(threshold.metric, {}).get("unit") == "fraction"
-        if fraction and threshold.bound > 1:
+        if frame.unit(threshold.metric) == "fraction" and threshold.bound > 1:
             raise InvalidInput(
                 f"require {threshold.text!r} is not allowed: {threshold.metric} is a fraction from "
                 f"0 to 1; write {threshold.text}%"
@@ -351,15 +351,14 @@ def _spread(values: np.ndarray) -> Spread:
 def _effect(
     frame: Frame, metric: str, among: pd.Series, mask: pd.Series, *, selected_on: bool
 ) -> Effect:
-    record = frame.records.get(metric, {})
     before = _values(frame, metric, among).to_numpy()
     after = _values(frame, metric, mask).to_numpy()
     chance = random_subsets(before, len(after), float(np.ptp(after))) if len(after) else None
     return Effect(
         metric=metric,
-        title=str(record.get("title", metric)),
-        unit="fraction" if record.get("unit") == "fraction" else "raw",
-        n_examples=record.get("n"),
+        title=frame.title(metric),
+        unit=frame.unit(metric),
+        n_examples=frame.records.get(metric, {}).get("n"),
         selected_on=selected_on,
         before=_spread(before),
         after=_spread(after),
@@ -370,7 +369,6 @@ def _effect(
 def _distribution(
     frame: Frame, metric: str, number: int, among: pd.Series, choices: Sequence[Choice]
 ) -> Distribution:
-    record = frame.records.get(metric, {})
     ids = frame.cells["run_id"]
 
     def strip(label: str, mask: pd.Series, chance: Chance | None) -> Strip:
@@ -380,16 +378,16 @@ def _distribution(
             metric=metric,
             values=values.to_numpy(),
             run_ids=tuple(ids[values.index]),
-            n_examples=record.get("n"),
+            n_examples=frame.records.get(metric, {}).get("n"),
             note=f"{len(values)} of {int(among.sum())} runs",
             band=(chance.low, chance.high) if chance else None,
         )
 
     return Distribution(
         name=f"selection-{number}",
-        title=str(record.get("title", metric)),
+        title=frame.title(metric),
         description="",
-        unit="fraction" if record.get("unit") == "fraction" else "raw",
+        unit=frame.unit(metric),
         strips=(
             strip("all runs", among, None),
             *(
@@ -410,11 +408,18 @@ def _tidy(
     cells = frame.cells[among]
     columns: dict[str, Any] = {
         "run_id": cells["run_id"],
-        "configuration": cells["label"].str.rsplit(" seed=", n=1).str[0],
+        "configuration": cells["configuration"],
         "seed": cells["seed"],
-        **{f"selected:{choice.rule.name}": choice.mask[among] for choice in choices},
-        **{metric: frame.values.loc[among, metric] for metric in metrics},
+        **{
+            f"selected:{choice.rule.name}": cells["run_id"].isin(choice.run_ids)
+            for choice in choices
+        },
     }
+    for metric in metrics:
+        name = metric
+        while name in columns:
+            name = f"metric:{name}"
+        columns[name] = frame.values.loc[among, metric]
     return pd.DataFrame(columns).reset_index(drop=True)
 
 
@@ -429,7 +434,7 @@ def _notes(
             "selected on, and are left out."
         )
     if frame.within is not None:
-        width = f"{100 * frame.within:g} {'point' if frame.within == 0.01 else 'points'}"
+        width = band(frame.within, frame.within_unit)
         excluded = int((frame.cells["status"] == "excluded").sum())
         notes.append(
             f"Only runs within {width} of the best accuracy are considered; {excluded} are left out "
@@ -443,13 +448,13 @@ def _notes(
         )
     empty = int((~frame.counted & (frame.cells["status"] != "excluded")).sum())
     if empty:
-        notes.append(f"{empty} of {len(frame.cells)} planned cells have no finished run.")
+        notes.append(f"{empty} of {len(frame.cells)} cells have no finished run.")
     digests = {_data(frame.records.get(metric, {})) for metric in on} - {None}
     shared = [
         key for key in shown if key not in on and _data(frame.records.get(key, {})) in digests
     ]
     if shared:
-        titles = "; ".join(str(frame.records[key].get("title", key)) for key in shared[:6])
+        titles = "; ".join(map(frame.title, shared[:6]))
         more = f", and {len(shared) - 6} more" if len(shared) > 6 else ""
         notes.append(
             f"Measured on the same data as what was selected on: {titles}{more}. Such a metric "

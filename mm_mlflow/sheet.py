@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -18,17 +18,29 @@ import pandas as pd
 from mm_mlflow.design import Design, Scalar
 from mm_mlflow.errors import InvalidInput, unknown
 from mm_mlflow.figures import figure_of
-from mm_mlflow.frame import Duplicate, ExperimentRef, Frame, Status
-from mm_mlflow.plan import Plan, TablePlan, plan_of
+from mm_mlflow.frame import Duplicate, ExperimentRef, Frame, Status, Unit
+from mm_mlflow.plan import ColumnKind, Plan, TablePlan, plan_of
 
 
+@np.errstate(over="ignore")
 def delta(values: np.ndarray, axis: int | None = None) -> Any:
-    """Δmax: largest minus smallest value, NaN ignored; NaN where fewer than two values are."""
+    """Δmax: largest minus smallest value, NaN ignored; NaN where fewer than two values are, or so far
+    apart that no float holds it."""
     finite = np.isfinite(values)
     high = np.where(finite, values, -np.inf).max(axis=axis, initial=-np.inf)
     low = np.where(finite, values, np.inf).min(axis=axis, initial=np.inf)
     enough = finite.sum(axis=axis) >= 2
-    return np.where(enough, np.where(enough, high, 0) - np.where(enough, low, 0), np.nan)
+    found = np.where(enough, high, 0) - np.where(enough, low, 0)
+    return np.where(enough & np.isfinite(found), found, np.nan)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _mean_sd(values: pd.Series | np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation (ddof 1) of finite values, NaN where there are too few of them, or
+    where no float holds it."""
+    mean = float(values.mean()) if len(values) else math.nan
+    sd = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    return mean if math.isfinite(mean) else math.nan, sd if math.isfinite(sd) else math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +78,12 @@ class SheetTable:
     @property
     def mean(self) -> np.ndarray:
         """``(levels,)`` mean over seeds, NaN where there is no value."""
-        return np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan
-                         for row in self.values])  # fmt: skip
+        return np.array([_mean_sd(row[np.isfinite(row)])[0] for row in self.values])
 
     @property
     def sd(self) -> np.ndarray:
         """``(levels,)`` standard deviation over seeds (ddof 1), NaN below two values."""
-        rows = [row[np.isfinite(row)] for row in self.values]
-        return np.array([row.std(ddof=1) if len(row) > 1 else np.nan for row in rows])
+        return np.array([_mean_sd(row[np.isfinite(row)])[1] for row in self.values])
 
     @property
     def delta_by_level(self) -> np.ndarray:
@@ -115,11 +125,13 @@ class Sheet:
         delta_all_runs: ids of the runs at the low and the high end, None below two.
         mean, sd: over all distinct runs.
         figure: number of the paper's figure that this sheet is, None if there is none.
-        within: only runs this close to the best accuracy were kept, or None.
+        within: only runs this close to the best accuracy were kept, or None; and the unit of that.
         missing: planned cells without a run, with their status.
         pooled: what every entry of the tables is the mean over; empty where each is one run.
         duplicates: cells with several runs, of which one counts; ``spread`` says how far such runs lie
             apart, NaN where none has this metric twice.
+        column_kind: what the columns of the tables are.
+        inferred: whether the runs imply which cells there are; if not, a design plans them.
     """
 
     metric: str
@@ -127,7 +139,7 @@ class Sheet:
     intervention: str | None
     description: str
     parameters: Mapping[str, Any]
-    unit: Literal["fraction", "raw"]
+    unit: Unit
     higher_is_better: bool
     experiment: ExperimentRef
     design_id: str
@@ -153,6 +165,9 @@ class Sheet:
     duplicates: tuple[Duplicate, ...]
     pooled: str = ""
     spread: float = math.nan
+    column_kind: ColumnKind = "seeds"
+    inferred: bool = False
+    within_unit: Unit = "fraction"
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``sheet.json``; its JSON Schema is ``render/sheet.schema.json``."""
@@ -169,13 +184,16 @@ class Sheet:
             "design_id": self.design_id,
             "layout": self.layout,
             "default": dict(self.default),
+            "inferred": self.inferred,
             "seed_axis": self.seed_axis,
+            "column_kind": self.column_kind,
             "n_examples": self.n_examples,
             "n_runs": self.n_runs,
             "n_diverged": self.n_diverged,
             "n_excluded": self.n_excluded,
             "complete": self.complete,
             "within": self.within,
+            "within_unit": self.within_unit,
             "mixed": self.mixed,
             "figure": self.figure,
             "mean": _plain(self.mean),
@@ -210,6 +228,9 @@ class Sheet:
             "figure",
             "pooled",
             "spread",
+            "column_kind",
+            "inferred",
+            "within_unit",
         }
         values: dict[str, Any] = {
             **{f.name: data[f.name] for f in fields(cls) if f.name not in special},
@@ -217,6 +238,11 @@ class Sheet:
             "figure": data.get("figure"),
             "pooled": data.get("pooled", ""),
             "spread": _number(data.get("duplicates_spread")),
+            "column_kind": data.get(
+                "column_kind", "runs" if data["seed_axis"] == "replicate" else "seeds"
+            ),
+            "inferred": data.get("inferred", False),
+            "within_unit": data.get("within_unit", "fraction"),
             **{name: _number(data[name]) for name in numbers},
         }
         return cls(
@@ -292,17 +318,18 @@ def build_sheet(
     values = frame.values[metric].where(frame.counted)
     healthy = values.where(frame.cells["status"] == "ok")
     finite = values.dropna()
+    mean, sd = _mean_sd(finite)
     ends = (str(finite.idxmin()), str(finite.idxmax())) if len(finite) > 1 else None
     run_ids = frame.cells["run_id"]
     pairs = zip(frame.cells["status"], values, strict=True)
     statuses = pd.Series([_status(*pair) for pair in pairs], index=frame.cells.index, dtype=object)
     return Sheet(
         metric=metric,
-        title=str(record.get("title", metric)),
+        title=frame.title(metric),
         intervention=record.get("intervention"),
         description=str(record.get("description", f"The metric {metric} as it was logged.")),
         parameters=record,
-        unit="fraction" if record.get("unit") == "fraction" else "raw",
+        unit=frame.unit(metric),
         higher_is_better=bool(record.get("higher_is_better", True)),
         experiment=frame.experiment,
         design_id=plan.id,
@@ -318,8 +345,8 @@ def build_sheet(
         delta_all_healthy=float(delta(healthy.to_numpy())),
         delta_all_runs=(run_ids[ends[0]], run_ids[ends[1]]) if ends else None,
         ends=(float(finite[ends[0]]), float(finite[ends[1]])) if ends else None,
-        mean=float(finite.mean()) if len(finite) else math.nan,
-        sd=float(finite.std(ddof=1)) if len(finite) > 1 else math.nan,
+        mean=mean,
+        sd=sd,
         within=frame.within,
         mixed=metric in frame.conflicts,
         figure=None if plan.dataset is None else figure_of(plan.dataset, record),
@@ -332,6 +359,9 @@ def build_sheet(
         duplicates=frame.duplicates,
         pooled=plan.pooled,
         spread=frame.spread.get(metric, math.nan),
+        column_kind=plan.column_kind,
+        inferred=plan.inferred,
+        within_unit=frame.within_unit,
     )
 
 
@@ -387,12 +417,12 @@ def _entry(
         run_id: Any = frame.cells.at[ids[0], "run_id"]
         run_name: Any = frame.cells.at[ids[0], "run_name"]
         return float(values[ids[0]]), statuses[ids[0]], run_id, run_name
-    found = values[list(ids)].to_numpy(dtype=float)
+    mean, _ = _mean_sd(values[list(ids)].to_numpy(dtype=float))
     states = set(statuses[list(ids)])
     # A mean of what is there would change with what is not.
     whole = states <= {"ok", "diverged"}
     status: Status = next(s for s in _GRAVEST_FIRST if s in states)
-    return (float(found.mean()) if whole else math.nan), status, None, f"mean of {len(ids)} runs"
+    return (mean if whole else math.nan), status, None, f"mean of {len(ids)} runs"
 
 
 _GRAVEST_FIRST: tuple[Status, ...] = ("failed", "missing", "excluded", "diverged", "ok")

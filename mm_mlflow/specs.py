@@ -39,7 +39,14 @@ def normalise(value: Any) -> Scalar:
         # YAML 1.1 reads 1e-3 as a string. "nan", "inf" and "1_000" stay names.
         if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", value):
             return value
-        value = float(value) if re.search(r"[.eE]", value) else int(value)
+        # So do numbers that Python holds in none of its own: 1e999, and digits by the thousand.
+        try:
+            number = float(value) if re.search(r"[.eE]", value) else int(value)
+        except ValueError:
+            return value
+        if number in {math.inf, -math.inf}:
+            return value
+        value = number
     if isinstance(value, bool | int):
         return value
     if isinstance(value, float) and math.isfinite(value):

@@ -73,12 +73,7 @@ def typed(text: str) -> Scalar:
         return typed(inner)
     if text.lower() in {"true", "false"}:
         return text.lower() == "true"
-    if len(text) > _LONG:
-        return text
-    try:
-        return normalise(text)
-    except ValueError:  # 1e999
-        return text
+    return text if len(text) > _LONG else normalise(text)
 
 
 def order(level: Scalar) -> tuple[Any, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,13 +19,13 @@ from mm_mlflow.frame import (
     spread,
 )
 from mm_mlflow.inference.asked import Asked
-from mm_mlflow.inference.axes import Roles, roles
+from mm_mlflow.inference.axes import Roles, is_seed_name, roles
 from mm_mlflow.inference.columns import NOT_SET, columns, misspelt, order
 from mm_mlflow.inference.grid import Grid, words
 from mm_mlflow.inference.laying import lay_out, pooled, refuse_nothing
 from mm_mlflow.inference.placing import REPLICATE, Placed, comparable, extended, place
 from mm_mlflow.inference.runs import choose
-from mm_mlflow.plan import Plan, TablePlan
+from mm_mlflow.plan import ColumnKind, Plan, TablePlan
 
 
 def infer(
@@ -57,15 +56,17 @@ def infer(
     shown = tuple(t for t in tables if not asked.axes or t.axis in asked.axes)
     seeds = [role.seed] if role.seed is not None else []
     ignored = dict(role.ignored)
-    if role.seed is not None and placed.column_word == REPLICATE:
+    if role.seed is not None and not placed.seeded:
         ignored[role.seed.name] = "seed, shared by no two configurations"
+    seed_axis, kind = _seed_axis(placed, layout, asked)
     plan = Plan(
         id=digest([experiment.id, layout, [[t.axis, list(t.levels)] for t in tables]]),
         name=experiment.name,
         layout=layout,
         axes=_axes(placed, role, tables),
         default={} if default is None else placed.grid.levels(default),
-        seed_axis=_seed_axis(placed, layout, asked),
+        seed_axis=seed_axis,
+        column_kind=kind,
         columns=_columns(placed.grid, tables),
         tables=shown,
         inferred=True,
@@ -82,12 +83,13 @@ def infer(
     return _frame(placed, plan, default, experiment), plan
 
 
-def _seed_axis(placed: Placed, layout: str, asked: Asked) -> str:
-    """What the columns of the tables are."""
+def _seed_axis(placed: Placed, layout: str, asked: Asked) -> tuple[str, ColumnKind]:
+    """What the columns of the tables are, by name and by kind."""
     if layout == "bins":
-        return REPLICATE
-    crossed = asked.columns is not None and layout in {"star", "factorial"}
-    return str(asked.columns) if crossed else placed.column_word
+        return REPLICATE, "runs"
+    if asked.columns is not None and layout in {"star", "factorial"}:
+        return asked.columns, "seeds" if is_seed_name(asked.columns) else "levels"
+    return placed.column_word, "seeds" if placed.seeded else "runs"
 
 
 def _axes(
@@ -141,7 +143,7 @@ def _frame(placed: Placed, plan: Plan, default: int | None, experiment: Experime
         )
         for label, (pair, cell) in zip(labels, every, strict=True)
     ]
-    records, conflicts = merge_records(list(counted.values()))
+    records, conflicts, variants = merge_records(list(counted.values()))
     return Frame(
         experiment=experiment,
         cells=pd.DataFrame(rows, index=index, dtype=object),
@@ -164,8 +166,9 @@ def _frame(placed: Placed, plan: Plan, default: int | None, experiment: Experime
         mismatched=(),
         attempts={cell: tuple(tried) for cell, tried in placed.failed.items()},
         checks={run.run_id: run.checks for run in counted.values() if run.checks},
-        datasets=Counter(_data(run) for run in counted.values()),
-        environments=Counter(_environment(run) for run in counted.values()),
+        datasets={run.run_id: _data(run) for run in counted.values()},
+        environments={run.run_id: _environment(run) for run in counted.values()},
+        variants=variants,
         spread=spread(placed.by_cell.values()),
     )
 

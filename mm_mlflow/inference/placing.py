@@ -23,7 +23,8 @@ class Placed:
 
     Attributes:
         runs: finished ones first, in order of their start; ``finished`` of them.
-        cell: per run, its cell; ``column_word`` says what the columns are.
+        cell: per run, its cell; ``column_word`` says what the columns are, and ``seeded`` whether that
+            is a seed (a param may be called ``replicate``).
         by_cell: finished runs of every cell, the one that counts first; failed ones.
     """
 
@@ -32,6 +33,7 @@ class Placed:
     grid: Grid
     cell: Sequence[str | None]
     column_word: str
+    seeded: bool
     by_cell: Mapping[str, Sequence[RawRun]]
     failed: Mapping[str, Sequence[RawRun]]
     notes: tuple[str, ...]
@@ -71,6 +73,7 @@ def place(members: Sequence[RawRun], finished: int, role: Roles, asked: Asked) -
     configuration = rank[of_run.reshape(-1)].tolist()
     starts = np.sort(first)
     labels, seeds, notes = _columns(configuration, role, asked)
+    seeded = seeds is not None and role.seed is not None
     word = REPLICATE if seeds is None or role.seed is None else role.seed.name
     pairs = list(zip(configuration, map(str, labels), strict=True))
     ids = {pair: cell_id(*pair) for pair in dict.fromkeys(pairs)}
@@ -92,7 +95,7 @@ def place(members: Sequence[RawRun], finished: int, role: Roles, asked: Asked) -
         columns=tuple(sorted({str(v): v for v in labels}.values(), key=order)),
         planned=frozenset() if seeds is None else frozenset(map(str, seeds)),
     )
-    return Placed(members, finished, grid, cell, word, by_cell, failed, tuple(notes))
+    return Placed(members, finished, grid, cell, word, seeded, by_cell, failed, tuple(notes))
 
 
 def _columns(

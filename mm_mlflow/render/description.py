@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 from mm_mlflow.render import words
 from mm_mlflow.render.index import bound, healthy, mean_sd, ratio
 from mm_mlflow.render.md import escape, table
 from mm_mlflow.report import Report, SummaryRow
 
 LIMIT = 7_200  # MLflow cuts tags at 8,000 characters; DESIGN allows 7,500 for this one and its link
+NOTES = 4_000  # of these, so that the table has room
 HEAD = ("Metric", "Examples", "Runs", "Mean ± sd", "Δall", "× accuracy")
 WHERE = (
     "Open **index.html** under Artifacts: every sheet on one page. Single sheets are in `sheets/`, "
@@ -22,15 +26,14 @@ UNITS = (
 def digest(report: Report) -> str:
     """Title, notes, summary table and where to look, cut to :data:`LIMIT` characters."""
     name = escape(words.clip(words.clean(report.experiment.name), 200))
+    planned = "" if report.plan.inferred else " planned"
     top = [
         f"# Multiplicity of {name}",
         "",
-        f"{words.plural(report.counted, 'run')} of {report.planned:,} planned. {WHERE}",
+        f"{words.plural(report.counted, 'run')} of {report.planned:,}{planned}. {WHERE}",
         "",
     ]
-    notes = [f"- {escape(words.clip(words.clean(note), 300))}" for note in report.notes[:8]]
-    if left := len(report.notes) - len(notes):
-        notes.append(f"- … and {words.plural(left, 'more note')} in index.html.")
+    notes = _notes(report.notes)
     bottom = [
         "",
         UNITS,
@@ -46,6 +49,16 @@ def digest(report: Report) -> str:
     if left := len(rows) - len(kept):
         bottom[:0] = ["", f"… and {words.plural(left, 'more metric')}: see index.html."]
     return "\n".join([*top, *notes, "", head, rule, *kept, *bottom]) + "\n"
+
+
+def _notes(notes: Sequence[str]) -> list[str]:
+    """The first few, in at most :data:`NOTES` characters: escaped, one is up to five times as long."""
+    items = [f"- {escape(words.clip(words.clean(note), 300))}" for note in notes[:8]]
+    lengths = itertools.accumulate(len(item) + 1 for item in items)
+    kept = [item for item, length in zip(items, lengths, strict=True) if length <= NOTES]
+    if left := len(notes) - len(kept):
+        kept.append(f"- … and {words.plural(left, 'more note')} in index.html.")
+    return kept
 
 
 def cut(text: str) -> str:

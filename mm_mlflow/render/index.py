@@ -200,7 +200,7 @@ def _design(report: Report) -> Iterator[str]:
 def _columns(plan: Plan) -> str:
     shown = ", ".join(escape(words.clip(words.clean(c), 40)) for c in plan.columns[:12])
     more = ", …" if len(plan.columns) > 12 else ""
-    if plan.seed_axis == "replicate":
+    if plan.column_kind == "runs":
         return f"runs of a row, numbered from 1 to {len(plan.columns):,}" if plan.tables else ""
     name = f"{escape(words.clean(plan.seed_axis))}: " if plan.inferred else ""
     return f"{name}{len(plan.columns):,} ({shown}{more})"

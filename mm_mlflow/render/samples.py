@@ -193,6 +193,25 @@ def _nothing() -> Sheet:
     return build_sheet(replace(full, values=full.values * np.nan), design, "accuracy")
 
 
+def _overflow() -> Sheet:
+    """Values that floats hold, and whose differences they do not."""
+    design = Design.parse(SMALL)
+    full = frame(design, METRICS[:1], unit="raw")
+    values = full.values.copy()
+    values["accuracy"] = [1e308, -1e308, 0.0, 1.5e308, -1e308, 1.0]
+    return build_sheet(replace(full, values=values), design, "accuracy")
+
+
+def _brackets() -> Sheet:
+    """Levels that LaTeX would take for arguments of the commands before them."""
+    sizes = SMALL.replace("0.1, 0.05, 0.01", "none, '*', '[64, 32]'")
+    return sheet(
+        sizes.replace("learning_rate: 0.1", "learning_rate: none").replace(
+            "learning_rate", "augmentation"
+        )
+    )
+
+
 def _within() -> Sheet:
     design = Design.parse(STAR)
     return build_sheet(frame(design, METRICS[:1]).near_best(0.01), design, "accuracy")
@@ -256,6 +275,8 @@ SHEETS: dict[str, Callable[[], Sheet]] = {
     "hostile": _hostile,
     "row without values": _hole,
     "nothing": _nothing,
+    "raw overflow": _overflow,
+    "brackets": _brackets,
     "within": _within,
     "mixed": lambda: replace(sheet(SMALL), mixed=True),
     "large": _large,

@@ -102,7 +102,8 @@ def _row(row: Row) -> str:
     label = escape(words.clip(row.label, 40))
     first = rf"\textbf{{{label}}} (default)" if row.default else label
     cells = [first, *map(_entry, row.entries), escape(row.mean_sd), escape(row.delta.whole)]
-    return " & ".join(cells) + r" \\"
+    # "{}": a bracket or a star after a line's end would be an argument of that command.
+    return "{}" + " & ".join(cells) + r" \\"
 
 
 def _entry(entry: Entry) -> str:

@@ -133,7 +133,7 @@ def view(sheet: Sheet) -> SheetView:
         if how.percent
         else "Values as logged.",
         seed_word=words.clip(words.axis_label(sheet.seed_axis), 16),
-        seeds_word=words.columns_word(sheet.seed_axis),
+        seeds_word=sheet.column_kind,
         scale=(how.with_unit(scale[0]), how.with_unit(scale[1])) if shaded else None,
         notices=tuple(words.notices(sheet, how)),
         legend=tuple(_legend(sheet)),
@@ -209,6 +209,8 @@ def _position(value: float, scale: tuple[float, float]) -> float | None:
     low, high = scale
     if not (math.isfinite(value) and math.isfinite(low)):
         return None
+    if math.isinf(high - low):  # of ±1e308, say: of halves it is not
+        value, low, high = value / 2, low / 2, high / 2
     return 0.5 if high <= low else (value - low) / (high - low)
 
 
@@ -231,7 +233,7 @@ def _legend(sheet: Sheet) -> Iterator[tuple[str, str]]:
     found = {status for table in sheet.tables for row in table.status for status in row}
     for status, (mark, meaning) in words.HOLES.items():
         if status in found:
-            yield mark, meaning
+            yield mark, words.UNPLANNED if sheet.inferred and status == "missing" else meaning
     if "diverged" in found:
         yield (
             words.DIVERGED_MARK,

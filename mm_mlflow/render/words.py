@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mm_mlflow.design import Scalar
 from mm_mlflow.figures import PAPER
+from mm_mlflow.frame import band
 from mm_mlflow.sheet import Sheet
 
 NOTHING = "–"
@@ -21,6 +23,7 @@ HOLES = {
     "excluded": ("left out", "there is a run, left out on purpose"),
     "absent": ("·", "no run has these levels"),
 }
+UNPLANNED = "no finished run has these levels and this metric"  # missing, where nobody planned it
 _KNOWN = {
     "sgd": "SGD",
     "adam": "Adam",
@@ -55,14 +58,6 @@ def axis_label(name: str) -> str:
     """``learning_rate`` -> ``Learning rate``."""
     words = clean(clean(name).replace("_", " ")) or clean(name)
     return words[:1].upper() + words[1:]
-
-
-def columns_word(seed_axis: str) -> str:
-    """What the runs of a row differ in: seeds, numbered runs, or levels of another axis."""
-    if seed_axis == "replicate":
-        return "runs"
-    last = seed_axis.lower()
-    return "seeds" if "seed" in last or "random" in last else "levels"
 
 
 def level_labels(levels: Sequence[Scalar]) -> list[str]:
@@ -143,7 +138,7 @@ def numbers(unit: str, low: float, high: float) -> Numbers:
     if size == 0:
         return Numbers(percent=False, decimals=2)
     magnitude = math.floor(math.log10(size))
-    spread = high - low
+    spread = min(high - low, sys.float_info.max)
     step = math.floor(math.log10(spread)) - 2 if spread > 0 else magnitude - 3
     step = max(step, magnitude - 8)
     if magnitude >= 7 or magnitude <= -5:
@@ -185,7 +180,7 @@ def notices(sheet: Sheet, how: Numbers) -> list[str]:
     found = []
     if not sheet.complete:
         found.append(
-            f"Incomplete: {plural(len(sheet.missing), 'planned run')} "
+            f"Incomplete: {plural(len(sheet.missing), 'cell' if sheet.inferred else 'planned run')} "
             f"{'has' if len(sheet.missing) == 1 else 'have'} no value, so every Δ is a lower bound "
             f"({LOWER_BOUND})."
         )
@@ -197,9 +192,8 @@ def notices(sheet: Sheet, how: Numbers) -> list[str]:
             f"{'it' if diverged == 1 else 'them'} {how.points(sheet.delta_all_healthy)}."
         )
     if sheet.within is not None:
-        width = f"{100 * sheet.within:g} {'point' if sheet.within == 0.01 else 'points'}"
         found.append(
-            f"Only runs within {width} of the best accuracy are counted; "
+            f"Only runs within {band(sheet.within, sheet.within_unit)} of the best accuracy are counted; "
             f"{sheet.n_excluded} are left out on purpose."
         )
     if sheet.mixed:

@@ -735,3 +735,55 @@ def test_a_failed_run_of_a_new_seed_makes_no_holes() -> None:
     shown = sheet([*runs(STAR), *failed])
     assert shown.complete
     assert all(9 not in item.seeds for item in shown.tables)
+
+
+@pytest.mark.parametrize(
+    ("rows", "asked", "kind"),
+    [
+        (product(lr=[1, 2], trial=[1, 2, 3]), {"seed_param": "trial"}, "seeds"),
+        (product(lr=[1, 2], replicate=[1, 2, 3]), {"seed_param": "replicate"}, "seeds"),
+        (product(lr=[1, 2], random_crop=[0, 1], seed=[0, 1]), {"columns": "random_crop"}, "levels"),
+        (product(lr=[1, 2], seed=[0, 1]), {"columns": "seed"}, "seeds"),
+        (product(lr=[1, 2], seed=[0, 1]), {"bins": {"lr": 2}}, "runs"),
+        (product(lr=[1, 2]) * 3, {}, "runs"),
+        (product(lr=[1, 2], seed=[0, 1]), {}, "seeds"),
+    ],
+)
+def test_what_the_columns_are(rows: Any, asked: dict[str, Any], kind: str) -> None:
+    """No name tells: a seed may be called trial, and random_crop is none."""
+    from mm_mlflow.render import index, renderer
+
+    shown = sheet(runs(rows), **asked)
+    assert shown.column_kind == kind
+    assert f"Δmax over {kind} |" in renderer("md")(shown).decode()
+    page = index.render(build_report(*inferred(runs(rows), **asked))).decode()
+    assert ("numbered from 1" in page) == (kind == "runs")
+    assert Sheet.from_dict(shown.to_dict()).column_kind == kind
+
+
+def test_nothing_of_theirs_was_planned() -> None:
+    """A run that lacks a metric, and a seed that one level lacks, are holes that nobody planned."""
+    from mm_mlflow.render import digest, renderer
+
+    found = [
+        run(i, row, metrics={"score": float(i), **({"late": 1.0} if i > 3 else {})})
+        for i, row in enumerate(STAR[:-1])
+    ]
+    frame, plan = inferred(found)
+    report = build_report(frame, plan)
+    texts = [renderer("md")(item).decode() for item in report.sheets]
+    assert "Incomplete: 5 cells have no value" in texts[0]
+    assert "missing: no finished run has these levels and this metric" in texts[0]
+    assert "Incomplete: 1 of 12 cells have no finished run" in " ".join(report.notes)
+    assert not any("planned" in text for text in [*texts, *report.notes, digest(report)])
+
+
+def test_runs_that_tell_of_their_training_only() -> None:
+    """Where there is no other metric, what is about the training has sheets; the system has none."""
+    found = [
+        run(i, row, metrics={"train_loss": float(i), "system/cpu": 1.0})
+        for i, row in enumerate(STAR)
+    ]
+    frame, plan = inferred(found)
+    assert frame.metrics == ["train_loss"]
+    assert [item.metric for item in build_report(frame, plan).sheets] == ["train_loss"]

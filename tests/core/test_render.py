@@ -176,6 +176,8 @@ def test_within_and_mixed_are_said() -> None:
     assert "Only runs within 1 point of the best accuracy are counted" in text
     assert "left out" in text
     assert "different parameters" in page(samples.SHEETS["mixed"]()).text
+    raw = replace(samples.SHEETS["within"](), within=2.0, within_unit="raw")
+    assert "Only runs within 2 of the best accuracy are counted" in page(raw).text
 
 
 def test_few_runs_are_said() -> None:
@@ -219,6 +221,17 @@ def test_hostile_text_survives() -> None:
 def test_tex_escape(text: str, expected: str) -> None:
     """LaTeX shows the same characters, in ASCII."""
     assert tex.escape(text) == expected
+
+
+def test_tex_rows_begin_with_nothing_that_a_command_takes() -> None:
+    """After a line's end, LaTeX reads a bracket or a star as an argument."""
+    source = renderer("tex")(samples.SHEETS["brackets"]()).decode()
+    rows = [line for line in source.splitlines() if line.endswith(r"\\") and "mmcell" in line]
+    assert [row.split(" & ")[0] for row in rows] == [
+        r"{}\textbf{None} (default)",
+        "{}*",
+        "{}[64, 32]",
+    ]
 
 
 def test_md_escape() -> None:
@@ -266,6 +279,7 @@ def test_contrast_formula() -> None:
         (5.0, 5.0, 5.0, "5.000"),
         (0.0, 0.0, 0.0, "0.00"),
         (12345.0, 12345.0000001, 12345.0, "12345.0000"),
+        (-1e308, 1e308, 1e307, "1.00e+307"),
     ],
 )
 def test_raw_numbers(low: float, high: float, value: float, expected: str) -> None:
@@ -348,7 +362,7 @@ def test_schema_names_every_key() -> None:
     """What ``to_dict`` writes is described; keys that came later are not required of older files."""
     data = samples.sheet(samples.SMALL).to_dict()
     found = schema()
-    later = {"duplicates_spread", "pooled"}
+    later = {"duplicates_spread", "pooled", "column_kind", "inferred", "within_unit"}
     # Statistics are added where they are computed.
     assert set(data) == set(found["properties"]) - {"statistics"} == set(found["required"]) | later
     table = found["$defs"]["table"]
@@ -362,3 +376,16 @@ def test_notebook() -> None:
     assert shown == html.fragment(sheet)
     assert "<style>" in shown
     assert "Δall" in Page(shown).text
+
+
+def test_values_whose_difference_no_float_holds() -> None:
+    """Each is shown; what cannot be computed is a dash, and null."""
+    sheet = samples.SHEETS["raw overflow"]()
+    text = page(sheet).text
+    assert "1.00e+308" in text
+    assert "1.50e+308" in text
+    assert all(sheet.to_dict()[name] is None for name in ("delta_all", "sd"))
+    for table in view(sheet).tables:
+        for row in table.rows:
+            assert all(entry.position is not None for entry in row.entries)
+            assert all(0 <= (entry.position or 0) <= 1 for entry in row.entries)

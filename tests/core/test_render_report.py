@@ -140,3 +140,12 @@ def test_pictures_are_drawn_at_eight_points_or_more() -> None:
                 box = text.get_window_extent(renderer)
                 assert 0 <= box.x0 < box.x1 <= drawn.bbox.width
                 assert 0 <= box.y0 < box.y1 <= drawn.bbox.height
+
+
+def test_digest_is_short_where_every_character_is_escaped() -> None:
+    """Notes about names full of markup leave room for the table."""
+    report = samples.report(samples.SMALL)
+    text = digest(replace(report, notes=("&" * 400,) * 9))
+    assert len(text) < 7_500
+    assert "7 more notes in index.html" in text
+    assert all(f"| {row.title.split(' ')[0]}" in text for row in report.summary)

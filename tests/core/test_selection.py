@@ -19,6 +19,7 @@ from mm_mlflow import rules
 from mm_mlflow.design import Design
 from mm_mlflow.errors import InvalidInput
 from mm_mlflow.frame import ExperimentRef, Frame, RawRun, conform
+from mm_mlflow.inference import infer
 from mm_mlflow.render import selection as render
 from mm_mlflow.rules import Pareto, Require, Top
 from mm_mlflow.selection import (
@@ -236,6 +237,19 @@ def test_random_subsets_against_all_of_them(seed: int, size: int) -> None:
     assert chance.share == pytest.approx(share, abs=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1e-13, 1.0, 1e6, 1e300])
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_random_subsets_on_any_scale(scale: float, offset: float) -> None:
+    """The range of a subset is found again, and nothing wider counts, however large the values are."""
+    rng = np.random.default_rng(5)
+    for _ in range(200):
+        values = scale * (offset + rng.random(6))
+        found = float(np.ptp(rng.choice(values, 3, replace=False)))
+        subsets = np.array(list(itertools.combinations(values, 3)))
+        share = (np.ptp(subsets, axis=1) <= found).mean()
+        assert random_subsets(values, 3, found).share == pytest.approx(share, abs=1e-9)
+
+
 def test_random_subsets_of_many_runs() -> None:
     """3,000 runs: no overflow; by sampling, within 4 standard errors."""
     rng = np.random.default_rng(1)
@@ -430,3 +444,30 @@ def test_runs_left_out_on_purpose_are_said() -> None:
     assert any(
         "within 25 points of the best accuracy are considered; 3 are" in n for n in found.notes
     )
+    frame = replace(six(), records={}).near_best(0.25, "a")
+    notes = build_selection(frame, "id", [Pareto()], ["a"], ["b"]).notes
+    assert any("within 0.25 of the best accuracy are considered; 3 are" in note for note in notes)
+
+
+def test_selected_runs_of_others_in_a_table() -> None:
+    """Configurations without the seed, whatever it is called; metrics overwrite no other column."""
+    runs = [
+        RawRun(
+            run_id=f"run{i}", name="", status="FINISHED", start_time=i, end_time=i + 1,
+            params={"lr": str(lr), "random_state": str(seed)}, tags={},
+            metrics={"acc": i / 10, "seed": 7.0 + i, "run_id": 1.0, "metric:seed": 2.0},
+        )
+        for i, (lr, seed) in enumerate(itertools.product((0.1, 0.2), (1, 2, 3)))
+    ]  # fmt: skip
+    frame, plan = infer(runs, ExperimentRef("1", "theirs"))
+    require = Require((rules.parse_threshold("acc>=0.3"),))
+    cells = build_selection(
+        frame, plan.id, [require], ["acc"], ["metric:seed", "seed", "run_id"]
+    ).cells
+    assert cells["run_id"].tolist() == [run.run_id for run in runs]
+    assert cells["configuration"].tolist() == ["default"] * 3 + ["lr=0.2"] * 3
+    assert cells["seed"].tolist() == [1, 2, 3] * 2
+    assert cells["selected:required"].tolist() == [False] * 3 + [True] * 3
+    assert cells["metric:metric:seed"].tolist() == [7.0 + i for i in range(6)]
+    assert cells["metric:run_id"].tolist() == [1.0] * 6
+    assert cells["metric:seed"].tolist() == [2.0] * 6

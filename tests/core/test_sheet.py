@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mm_mlflow.design import Cell, Design
+from mm_mlflow.design import Cell, Design, normalise
 from mm_mlflow.errors import InvalidInput
+from mm_mlflow.foreign import spelled
 from mm_mlflow.frame import ExperimentRef, Frame, RawRun, conform
 from mm_mlflow.report import build_report, slugs
 from mm_mlflow.sheet import build_sheet, delta
@@ -268,6 +270,78 @@ def test_within_keeps_models_of_similar_accuracy() -> None:
     }
     with pytest.raises(InvalidInput, match="within 2 is not allowed"):
         frame_of(runs).near_best(2)
+
+
+def test_within_is_in_the_unit_of_the_metric() -> None:
+    """Accuracies in percent, as other programs log them: points are no fractions of them."""
+    percent = [replace(run, records={}) for run in with_values(lambda i, _: 97.0 + i / 4)]
+    frame = frame_of(percent).near_best(2)
+    assert int(frame.counted.sum()) == 9
+    assert any(
+        "Only runs within 2 of the best accuracy are shown; 3 were" in note
+        for note in build_report(frame, DESIGN).notes
+    )
+    data = build_sheet(frame, DESIGN, "accuracy").to_dict()
+    assert (data["within"], data["within_unit"]) == (2, "raw")
+    for width in (-1, math.nan):
+        with pytest.raises(InvalidInput, match="is not allowed: a number of at least 0"):
+            frame_of(percent).near_best(width)
+
+
+def test_nothing_is_said_of_runs_that_were_left_out() -> None:
+    """Their checks, data, environments and ways of measuring are not those of the runs that stay."""
+    runs = with_values(lambda i, _: 0.9 if i else 0.5)
+    runs = [
+        replace(
+            run,
+            tags={**run.tags, "mm.env": json.dumps({"torch": i > 0}), "mm.dataset": str(i > 0)},
+            checks=("accuracy: odd",) if i < 3 else (),
+            records={"accuracy": {**RECORD, "n": 100 if i else 50}},
+        )
+        for i, run in enumerate(runs)
+    ]
+    frame = frame_of(runs)
+    notes = " ".join(build_report(frame, DESIGN, mixed=True).notes)
+    for part in (
+        "3 of 12 runs: accuracy: odd",
+        "2 different sets",
+        "torch",
+        "parameters are mixed",
+    ):
+        assert part in notes
+    kept = frame.near_best(0.1)
+    notes = " ".join(build_report(kept, DESIGN).notes)
+    assert "2 of 11 runs: accuracy: odd" in notes
+    assert not any(part in notes for part in ("different sets", "torch", "mixed"))
+    assert build_sheet(kept, DESIGN, "accuracy").n_examples == 100
+    other = frame[~frame.counted | (frame.values["accuracy"] < 0.6)]
+    assert build_sheet(other, DESIGN, "accuracy").n_examples == 50
+
+
+def test_ratios_are_between_fractions() -> None:
+    """Accuracy in percent, as other programs log it, is no measure of what was added as a fraction."""
+    record = {**RECORD, "intervention": "pgd"}
+    runs = [
+        replace(run, metrics={"accuracy": 90.0 + i, "pgd": i / 100}, records={"pgd": record})
+        for i, run in enumerate(with_values(lambda *_: 0.0))
+    ]
+    assert [row.ratio for row in build_report(frame_of(runs), DESIGN).summary] == [None, None]
+    runs = [replace(run, records={"pgd": record, "accuracy": RECORD}) for run in runs]
+    ratios = {row.metric: row.ratio for row in build_report(frame_of(runs), DESIGN).summary}
+    assert ratios == {"accuracy": 1, "pgd": pytest.approx(0.01)}
+
+
+@pytest.mark.parametrize("text", ["1e999", "-1e999", "9" * 400 + ".5", "9" * 5000])
+def test_numbers_that_python_cannot_hold_are_text(text: str) -> None:
+    """One such param of a stranger says nothing about the planned cells, and stops nobody."""
+    assert normalise(text) == text
+    assert spelled(text) == text
+    params = {"learning_rate": "0.1", "batch_size": "8", "seed": "3"}
+    strangers = [
+        RawRun(name, name, "FINISHED", 0, 1, {**params, name: text}, {}, {"accuracy": 1.0})
+        for name in ("seed", "learning_rate", "epochs")
+    ]
+    assert frame_of([*random_runs(0), *strangers]).foreign == ()
 
 
 def test_values_that_are_no_numbers_are_holes() -> None:

@@ -185,3 +185,41 @@ def test_our_own_cells_can_be_read_by_their_params(
                 zip(tables[table["axis"]]["levels"], tables[table["axis"]]["values"], strict=True)
             )
             assert dict(zip(table["levels"], table["values"], strict=True)) == rows
+
+
+def test_metrics_with_the_longest_names(command: Command) -> None:
+    """MLflow takes 250 characters, and ours go before them."""
+    _runs("long", {"m" * 249: 1.0, "m" * 248 + "n": 2.0})
+    command("sheet", "--experiment-name", "long")
+    (report,) = runs_of("report", "long")
+    keys = [key for key in report.data.metrics if key.startswith("delta_all/")]
+    assert len(keys) == 2
+    assert max(map(len, keys)) == 250
+
+
+def test_metrics_about_the_training_alone(command: Command, tmp_path: Path) -> None:
+    """Shown where there is nothing else; what is about the machine only if it is named."""
+    _runs("training", {"train_loss": 1.0, "system/cpu": 2.0})
+    _runs("machine", {"system/cpu": 2.0})
+    words = ["sheet", "--json", "--out", tmp_path / "out", "--experiment-name"]
+
+    def metrics(*options: str) -> list[str]:
+        return [s["metric"] for s in json.loads(command(*words, *options).output)["sheets"]]
+
+    assert metrics("training") == ["train_loss"]
+    assert metrics("training", "--metric", "train_*") == ["train_loss"]
+    assert metrics("machine", "--metric", "system/cpu") == ["system/cpu"]
+    assert "have no metric that a sheet could show" in command(*words, "machine", code=2).output
+
+
+def _runs(experiment: str, metrics: dict[str, float]) -> None:
+    """Two levels by two seeds."""
+    client = MlflowClient()
+    found = client.create_experiment(experiment)
+    for i, (rate, seed) in enumerate((rate, seed) for rate in RATES[:2] for seed in SEEDS[:2]):
+        run_id = client.create_run(found).info.run_id
+        client.log_param(run_id, "lr", rate)
+        client.log_param(run_id, "seed", seed)
+        for key, value in metrics.items():
+            client.log_metric(run_id, key, value + i)
+        client.set_terminated(run_id)
