@@ -291,36 +291,13 @@ def conform(
     told to count: each fills its cell while the cell has no finished run of its own.
     """
     plan = {cell.id: cell for cell in design.cells()}
-    ours = {run.run_id for run in runs if run.kind == "cell"}
-    named: dict[str, str] = {}
-    finished: dict[str, list[RawRun]] = {}
-    attempts: dict[str, list[RawRun]] = {}
-    extra, foreign, mismatched = [], [], []
-    for run in runs:
-        cell_id = run.tags.get("mm.cell", "")
-        if run.kind is None:
-            # A cell's project may keep runs of its own below the cell.
-            cell = cell_named_by(run.params, design) if run.tags.get(_PARENT) not in ours else None
-            if cell is not None and cell.id in plan:
-                foreign.append(run)
-                named[run.run_id] = cell.id
-        elif run.kind != "cell" or run.tags.get("mm.schema") != SCHEMA:
-            continue
-        elif cell_id not in plan:
-            extra.append(run)
-        elif is_finished(run, dataset):
-            finished.setdefault(cell_id, []).append(run)
-        elif is_finished(run, None):
-            mismatched.append(run)
-        else:
-            attempts.setdefault(cell_id, []).append(run)
-    for same in finished.values():
-        same.sort(key=lambda run: (run.end_time or 0, run.start_time, run.run_id), reverse=True)
+    found = _sorted_out(runs, design, plan, dataset)
+    named, finished, attempts = found.named, found.finished, found.attempts
     own = {cell_id: same[0] for cell_id, same in finished.items()}
     wanted = {run_id: cell_id for cell_id, run_id in (adopted or {}).items() if cell_id not in own}
     taken = {
         named[run.run_id]: run
-        for run in foreign
+        for run in found.foreign
         if run.status == "FINISHED" and wanted.get(run.run_id) == named[run.run_id]
     }
     chosen = {**taken, **own}
@@ -347,9 +324,9 @@ def conform(
             for cell_id, same in finished.items()
             if len(same) > 1
         ),
-        extra=tuple(extra),
-        foreign=tuple(foreign),
-        mismatched=tuple(mismatched),
+        extra=tuple(found.extra),
+        foreign=tuple(found.foreign),
+        mismatched=tuple(found.mismatched),
         attempts={cell_id: tuple(tried) for cell_id, tried in attempts.items()},
         checks={run.run_id: run.checks for run in chosen.values() if run.checks},
         datasets={run.run_id: run.tags.get("mm.dataset", "unknown") for run in own.values()},
@@ -359,6 +336,46 @@ def conform(
         named=named,
         adopted={cell_id: run.run_id for cell_id, run in taken.items()},
     )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Runs by what they are to a plan; the finished ones of a cell with the latest first."""
+
+    finished: dict[str, list[RawRun]] = field(default_factory=dict)
+    attempts: dict[str, list[RawRun]] = field(default_factory=dict)
+    extra: list[RawRun] = field(default_factory=list)
+    mismatched: list[RawRun] = field(default_factory=list)
+    foreign: list[RawRun] = field(default_factory=list)
+    named: dict[str, str] = field(default_factory=dict)
+
+
+def _sorted_out(
+    runs: Sequence[RawRun], design: Design, plan: Mapping[str, Cell], dataset: str | None
+) -> _Found:
+    found = _Found()
+    ours = {run.run_id for run in runs if run.kind == "cell"}
+    for run in runs:
+        cell_id = run.tags.get("mm.cell", "")
+        if run.kind is None:
+            # A cell's project may keep runs of its own below the cell.
+            cell = cell_named_by(run.params, design) if run.tags.get(_PARENT) not in ours else None
+            if cell is not None and cell.id in plan:
+                found.foreign.append(run)
+                found.named[run.run_id] = cell.id
+        elif run.kind != "cell" or run.tags.get("mm.schema") != SCHEMA:
+            continue
+        elif cell_id not in plan:
+            found.extra.append(run)
+        elif is_finished(run, dataset):
+            found.finished.setdefault(cell_id, []).append(run)
+        elif is_finished(run, None):
+            found.mismatched.append(run)
+        else:
+            found.attempts.setdefault(cell_id, []).append(run)
+    for same in found.finished.values():
+        same.sort(key=lambda run: (run.end_time or 0, run.start_time, run.run_id), reverse=True)
+    return found
 
 
 def spread(cells: Iterable[Sequence[RawRun]]) -> dict[str, float]:

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,24 +157,10 @@ def build_report(
         raise InvalidInput(
             f"experiment {frame.experiment.name!r}: no run has a finite value of any metric"
         )
-    # The reference of every ratio is there even where its own sheet was not asked for.
-    # Only fractions are compared: runs of others may log accuracy in percent.
-    reference = (
-        float(build_sheet(frame, plan, "accuracy", mixed=True).delta_all)
-        if "accuracy" in frame.values and frame.unit("accuracy") == "fraction"
-        else math.nan
+    reference = _reference(frame, plan)
+    selection, not_shown = (
+        (None, []) if asked else _selection(frame, plan, mixed=mixed, confirm_labels=confirm_labels)
     )
-    selection: Selection | None = None
-    not_shown: tuple[str, ...] = ()
-    if plan.selection is not None and not asked:
-        try:
-            rules, on = plan.selection.rules()
-            selection = build_selection(
-                frame, plan.id, rules, on, plan.selection.report,
-                mixed=mixed, confirm_labels=confirm_labels,
-            )  # fmt: skip
-        except InvalidInput as error:  # runs that lack a metric, say: the sheets stand all the same
-            not_shown = (f"The design's selection is not shown: {error}.",)
     keys = [sheet.metric for sheet in sheets]
     return Report(
         experiment=frame.experiment,
@@ -200,6 +186,30 @@ def build_report(
         ),
         selection=selection,
     )
+
+
+def _reference(frame: Frame, plan: Plan) -> float:
+    """Δall of accuracy, for every ratio, though its own sheet is not asked for; NaN where there is none
+    that is a fraction: runs of others may log it in percent."""
+    if "accuracy" not in frame.values or frame.unit("accuracy") != "fraction":
+        return math.nan
+    return float(build_sheet(frame, plan, "accuracy", mixed=True).delta_all)
+
+
+def _selection(
+    frame: Frame, plan: Plan, *, mixed: bool, confirm_labels: bool
+) -> tuple[Selection | None, list[str]]:
+    """What the design selects, or why that is not shown."""
+    if plan.selection is None:
+        return None, []
+    try:
+        rules, on = plan.selection.rules()
+        return build_selection(
+            frame, plan.id, rules, on, plan.selection.report,
+            mixed=mixed, confirm_labels=confirm_labels,
+        ), []  # fmt: skip
+    except InvalidInput as error:  # runs that lack a metric, say: the sheets stand all the same
+        return None, [f"The design's selection is not shown: {error}."]
 
 
 MOST_METRICS = 40  # sheets of runs of other programs, unless more are asked for
@@ -267,29 +277,7 @@ def _tidy(frame: Frame, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def _notes(frame: Frame, sheets: Sequence[Sheet], planned: str) -> list[str]:
-    notes = []
-    status = frame.cells["status"].value_counts()
-    for word, meaning in [
-        ("missing", "no finished run"),
-        ("failed", "runs that all failed"),
-    ]:
-        if number := int(status.get(word, 0)):
-            labels = frame.cells.loc[frame.cells["status"] == word, "label"].tolist()
-            notes.append(
-                f"Incomplete: {number} of {len(frame.cells)} {planned}cells have {meaning}, so every "
-                f"Δ is a lower bound ({some(labels)})."
-            )
-    if number := int(status.get("diverged", 0)):
-        labels = frame.cells.loc[frame.cells["status"] == "diverged", "label"].tolist()
-        notes.append(
-            f"Diverged: {number} runs gave losses or logits that are not finite; they are marked, "
-            f"and Δ is given with and without them ({some(labels)})."
-        )
-    if frame.within is not None:
-        notes.append(
-            f"Only runs within {band(frame.within, frame.within_unit)} of the best accuracy are shown; "
-            f"{int(status.get('excluded', 0))} were left out on purpose."
-        )
+    notes = _holes(frame, planned)
     if frame.adopted:
         labels = [str(frame.cells.at[cell, "label"]) for cell in frame.adopted]
         notes.append(
@@ -327,6 +315,42 @@ def _notes(frame: Frame, sheets: Sequence[Sheet], planned: str) -> list[str]:
         for key, found in flipped_label_maps(frame).items()
         if key in shown
     ]
+    notes += _checks(frame, shown)
+    if changed := _environments(set(frame.environments.values())):
+        notes.append(f"Runs were made in different environments: {changed}.")
+    return notes
+
+
+def _holes(frame: Frame, planned: str) -> list[str]:
+    """Cells without a run, with one that diverged, or with one that was left out."""
+    notes = []
+    status = frame.cells["status"].value_counts()
+    for word, meaning in [
+        ("missing", "no finished run"),
+        ("failed", "runs that all failed"),
+    ]:
+        if number := int(status.get(word, 0)):
+            labels = frame.cells.loc[frame.cells["status"] == word, "label"].tolist()
+            notes.append(
+                f"Incomplete: {number} of {len(frame.cells)} {planned}cells have {meaning}, so every "
+                f"Δ is a lower bound ({some(labels)})."
+            )
+    if number := int(status.get("diverged", 0)):
+        labels = frame.cells.loc[frame.cells["status"] == "diverged", "label"].tolist()
+        notes.append(
+            f"Diverged: {number} runs gave losses or logits that are not finite; they are marked, "
+            f"and Δ is given with and without them ({some(labels)})."
+        )
+    if frame.within is not None:
+        notes.append(
+            f"Only runs within {band(frame.within, frame.within_unit)} of the best accuracy are shown; "
+            f"{int(status.get('excluded', 0))} were left out on purpose."
+        )
+    return notes
+
+
+def _checks(frame: Frame, shown: Container[str]) -> list[str]:
+    """What self-checks found, but for what they say of metrics that are not shown."""
     others = [key for key in frame.records if key not in shown]
     found = Counter(
         text
@@ -334,11 +358,10 @@ def _notes(frame: Frame, sheets: Sequence[Sheet], planned: str) -> list[str]:
         for text in texts
         if not any(text.startswith(f"{key}:") for key in others)
     )
-    for text, number in sorted(found.items()):
-        notes.append(f"Self-check, {number} of {int(frame.counted.sum())} runs: {text}")
-    if changed := _environments(set(frame.environments.values())):
-        notes.append(f"Runs were made in different environments: {changed}.")
-    return notes
+    return [
+        f"Self-check, {number} of {int(frame.counted.sum())} runs: {text}"
+        for text, number in sorted(found.items())
+    ]
 
 
 def some(labels: Sequence[str], limit: int = 6) -> str:

@@ -303,17 +303,8 @@ def build_sheet(
         InvalidInput: no run has the metric; an axis that the design lacks; runs that disagree about
             the metric's parameters, unless ``mixed``.
     """
-    frame.require(metric)
-    if metric in frame.conflicts and not mixed:
-        one, other = frame.conflicts[metric]
-        raise InvalidInput(
-            f"metric {metric!r}: runs {one} and {other} were measured with different parameters; "
-            "--mixed shows them in one sheet all the same"
-        )
     plan = plan_of(design)
-    for name in axes:
-        if name not in plan.axes:
-            raise unknown("axis", name, plan.axes)
+    _refuse(frame, plan, metric, axes, mixed=mixed)
     record = frame.records.get(metric, {})
     values = frame.values[metric].where(frame.counted)
     healthy = values.where(frame.cells["status"] == "ok")
@@ -363,6 +354,19 @@ def build_sheet(
         inferred=plan.inferred,
         within_unit=frame.within_unit,
     )
+
+
+def _refuse(frame: Frame, plan: Plan, metric: str, axes: Sequence[str], *, mixed: bool) -> None:
+    frame.require(metric)
+    if metric in frame.conflicts and not mixed:
+        one, other = frame.conflicts[metric]
+        raise InvalidInput(
+            f"metric {metric!r}: runs {one} and {other} were measured with different parameters; "
+            "--mixed shows them in one sheet all the same"
+        )
+    for name in axes:
+        if name not in plan.axes:
+            raise unknown("axis", name, plan.axes)
 
 
 def _missing(frame: Frame, statuses: pd.Series) -> tuple[Mapping[str, Any], ...]:
