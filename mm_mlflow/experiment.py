@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,18 @@ def read(
             raise InvalidInput(
                 f"experiment {store.experiment.name!r}, read by the params of its runs: {error}"
             ) from error
+    smoke = design is None and all("mm.smoke" in run.tags for run in runs if run.kind == "sweep")
     frame, design = read_planned(store, design, runs=runs)
-    return frame, plan_of(design)
+    plan = plan_of(design)
+    if smoke:
+        plan = replace(plan, notes=(*plan.notes, SMOKE))
+    return frame, plan
+
+
+SMOKE = (
+    "Only a smoke of the design was swept: every level once, one seed. Its cells are the plan here; "
+    "--design says another."
+)
 
 
 def read_planned(
@@ -100,8 +111,8 @@ def _named(design: Design, runs: Sequence[RawRun]) -> Design:
 def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
     """Metric keys that match any of the patterns (``*`` and ``?`` as in file names), in sheet order.
 
-    Patterns are for what is measured; what is about training itself (``train_*``, ``system/*``) is
-    chosen by its whole name only.
+    Patterns are for what is measured; what is about training itself (``train_*``) is chosen by those
+    that match nothing else, and ``system/*`` by its whole name only.
 
     Raises:
         InvalidInput: a pattern that matches none; the nearest key is named.
@@ -114,6 +125,9 @@ def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
     chosen: dict[str, None] = {}
     for pattern in patterns:
         found = [key for key in frame.metrics if fnmatch.fnmatchcase(key, pattern)]
+        if not found:
+            every = [key for key in map(str, frame.values) if not key.startswith("system/")]
+            found = [key for key in every if fnmatch.fnmatchcase(key, pattern)]
         if not found and pattern in frame.values:
             found = [pattern]
         if not found:

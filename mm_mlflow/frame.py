@@ -202,7 +202,11 @@ class Frame:
             InvalidInput: ``width`` is negative, or above 1 where the metric is a fraction; no run has
                 the metric.
         """
-        self.require(metric)
+        if metric not in self.values:
+            raise InvalidInput(
+                f"within {width!r} is not allowed: it is a width of {metric!r}, and no run has a metric of "
+                "that name"
+            )
         unit = self.unit(metric)
         if unit == "fraction" and not 0 <= width <= 1:
             raise InvalidInput(

@@ -176,7 +176,7 @@ def build_report(
                 for found in left_out
             ),
             *not_shown,
-            *_left_metrics(frame, everything),
+            *(_left_metrics(frame, everything) if plan.inferred and not asked else ()),
             *plan.notes,
             *_notes(frame, sheets, "" if plan.inferred else "planned "),
         ),
@@ -224,12 +224,20 @@ def _most_widespread(frame: Frame) -> list[str]:
 
 
 def _left_metrics(frame: Frame, shown: Sequence[str]) -> list[str]:
-    left = [key for key in frame.metrics if key not in set(shown)]
-    if not left:
-        return []
-    return [
-        f"{len(left)} more metrics have no sheet here ({some(left)}): --metric chooses, and takes * and ?."
-    ]
+    """What of the runs' metrics has no sheet, and how to get one."""
+    notes = []
+    if left := [key for key in frame.metrics if key not in set(shown)]:
+        notes.append(
+            f"{len(left)} more metrics have no sheet here ({some(left)}): --metric chooses, and takes * "
+            "and ?."
+        )
+    about = [key for key in map(str, frame.values) if key.startswith("train_")]
+    if training := [key for key in about if key not in {*shown, *left}]:
+        notes.append(
+            f"Metrics about training itself have no sheet ({some(training)}): --metric "
+            "'train_*' shows them."
+        )
+    return notes
 
 
 def _summary(sheet: Sheet, frame: Frame, reference: float) -> SummaryRow:

@@ -128,7 +128,7 @@ def star_tables(grid: Grid, default: int) -> list[TablePlan]:
                 levels=tuple(grid.level(row, axis) for row in rows),
                 default=rows.index(default),
                 columns=columns,
-                cells=tuple(tuple(_cell(grid, row, column) for column in columns) for row in rows),
+                cells=_cells(grid, rows, columns),
                 paired=grid.paired or len(columns) < 2,
             )
         )
@@ -141,12 +141,20 @@ def _columns_of(grid: Grid, rows: Iterable[int]) -> tuple[Scalar, ...]:
     return tuple(column for column in grid.columns if str(column) in there)
 
 
-def _cell(grid: Grid, configuration: int, column: Scalar) -> tuple[str, ...]:
-    """The entry of a configuration and a column; a seed that has no run is a hole."""
-    key = (configuration, str(column))
-    if str(column) in grid.planned or key in grid.cells:
-        return (grid.cells.get(key, cell_id(*key)),)
-    return ()
+def _cells(
+    grid: Grid, rows: Sequence[int], columns: Sequence[Scalar]
+) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    """The entries of configurations and columns; a seed that has no run is a hole, unless most have none,
+    as in a search: nobody planned those."""
+    there = sum((row, str(column)) in grid.cells for row in rows for column in columns)
+    planned = grid.planned if 2 * there >= len(rows) * len(columns) else frozenset()
+
+    def entry(key: tuple[int, str]) -> tuple[str, ...]:
+        if key[1] in planned or key in grid.cells:
+            return (grid.cells.get(key, cell_id(*key)),)
+        return ()
+
+    return tuple(tuple(entry((row, str(column))) for column in columns) for row in rows)
 
 
 def cell_id(configuration: int, column: str) -> str:
@@ -167,7 +175,7 @@ def configurations_table(grid: Grid) -> TablePlan:
         levels=tuple(names),
         default=None,
         columns=columns,
-        cells=tuple(tuple(_cell(grid, row, column) for column in columns) for row in rows),
+        cells=_cells(grid, rows, columns),
         paired=grid.paired or len(columns) < 2,
     )
 
@@ -210,7 +218,7 @@ def crossed_tables(grid: Grid, default: int, *, columns: str | None, pool: bool)
             key = (int(grid.codes[configuration, axis]), where)
             members.setdefault(key, {})[tuple(context)] = cell
         table = _averaged(grid, axis, across, members)
-        if len(table.levels) > 1:
+        if sum(any(row) for row in table.cells) > 1:  # else nothing is comparable
             tables.append(table)
     return tables
 

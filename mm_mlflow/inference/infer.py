@@ -78,7 +78,7 @@ def infer(
             *notes,
             *misspelt([*role.axes, *seeds]),
         ),
-        pooled=pooled(asked) if layout in {"star", "factorial"} else "",
+        pooled=pooled(asked, seeded=placed.grid.paired) if layout in {"star", "factorial"} else "",
     )
     return _frame(placed, plan, default, experiment), plan
 

@@ -23,6 +23,8 @@ from mm_mlflow.inference.grid import (
 from mm_mlflow.inference.placing import Placed
 from mm_mlflow.plan import TablePlan
 
+_MANY = 8  # levels of a number, above which it was hardly chosen from a grid
+
 
 def refuse_nothing(placed: Placed, role: Roles, asked: Asked) -> None:
     """Refuse runs of which nothing but their start tells one from another.
@@ -123,8 +125,12 @@ def _layout_notes(
     without = [item.name for item in role.axes if item.name not in {*shown, asked.columns}]
     if without:
         notes.append(
-            f"No table for {', '.join(without)}: no two runs differ in one of these alone, with the "
-            "others at the default."
+            f"No table for {', '.join(without)}: "
+            + (
+                "no two of its levels were tried with the same combination of the other params."
+                if asked.pool
+                else "no two runs differ in one of these alone, with the others at the default."
+            )
         )
     if layout == "factorial" and not asked.pool and not asked.columns:
         notes.append(
@@ -148,11 +154,8 @@ def _dropped_notes(asked: Asked) -> list[str]:
     """What was asked for and gave no table."""
     options = {"--pool": asked.pool, "--columns": asked.columns}
     named = [name for name, value in options.items() if value]
-    return (
-        [f"{' and '.join(named)} gave no table: no axis has two levels to compare."]
-        if named
-        else []
-    )
+    why = "no two levels of an axis were tried with the same combination of the other params"
+    return [f"{' and '.join(named)} gave no table: {why}."] if named else []
 
 
 def _where(asked: Asked) -> str:
@@ -174,9 +177,15 @@ def _repeats_notes(placed: Placed, role: Roles, asked: Asked) -> list[str]:
     names = ", ".join(item.name for item in placed.grid.axes[:8])
     text = (
         f"No table around {_where(asked)}: no other of the {number} configurations differs from it in one "
-        f"param alone ({names}). One table shows a row per configuration."
+        f"param alone ({names}). One table shows a row per configuration{_bins_hint(placed)}."
     )
     return [text]
+
+
+def _bins_hint(placed: Placed) -> str:
+    """That a number with many levels can be cut into bins, as one that was drawn at random has to be."""
+    many = [item.name for item in placed.grid.axes if item.numeric and item.distinct > _MANY]
+    return f"; --bins {many[0]}=4 groups all runs by one of them" if many else ""
 
 
 def _search_notes(placed: Placed, role: Roles, asked: Asked) -> list[str]:
@@ -192,8 +201,13 @@ def _search_notes(placed: Placed, role: Roles, asked: Asked) -> list[str]:
     return [text]
 
 
-def pooled(asked: Asked) -> str:
-    """What the entries of tables are the mean over; empty where each is one run."""
+def pooled(asked: Asked, *, seeded: bool) -> str:
+    """What the entries of tables are the mean over; empty where each is one run.
+
+    ``seeded`` is whether runs share seeds: what numbered runs have in common nobody knows.
+    """
+    if asked.columns and not seeded:
+        return "its runs"
     if asked.pool:
         return "runs with all combinations of the other params that every level has"
     return "the seeds that every entry has" if asked.columns else ""

@@ -55,7 +55,7 @@ def choose(runs: Sequence[RawRun], asked: Asked) -> Chosen:
     other_depth = len(finished) - len(chosen)
     parts = [f"{number} {word}" for word, number in sorted(left.items())]
     if other_depth:
-        kind = "nested" if depth <= 0 else "top-level or parent"
+        kind = "nested" if depth == 0 else "top-level or parent"
         parts.append(f"{other_depth} {kind}")
     if len(chosen) < 2:
         own = [f"{len(ours)} of this program itself (sweeps, reports)"] if ours else []

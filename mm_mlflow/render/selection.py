@@ -11,6 +11,7 @@ from mm_mlflow.render.html import DELTA_ALL, box, page
 from mm_mlflow.render.json import dump
 from mm_mlflow.render.md import escape as md_escape
 from mm_mlflow.render.md import table as md_table
+from mm_mlflow.rules import Require
 from mm_mlflow.selection import Choice, Effect, Selection
 
 FIGURE = 9  # of the paper
@@ -110,7 +111,9 @@ def _on(selection: Selection) -> str:
 
 def chosen(selection: Selection, choice: Choice) -> str:
     """``Top 75%: 23 of 45 runs``."""
-    title = choice.rule.title[:1].upper() + choice.rule.title[1:]
+    title = choice.rule.title
+    if not isinstance(choice.rule, Require):  # which begins with the key of a metric
+        title = title[:1].upper() + title[1:]
     return f"{title}: {len(choice.run_ids):,} of {words.plural(selection.eligible, 'run')}"
 
 

@@ -21,7 +21,7 @@ HOLES = {
     "missing": ("missing", "planned, but no run of it has finished with this metric"),
     "failed": ("failed", "every run of it failed"),
     "excluded": ("left out", "there is a run, left out on purpose"),
-    "absent": ("·", "no run has these levels"),
+    "absent": ("·", "no finished run to show here"),
 }
 UNPLANNED = "no finished run has these levels and this metric"  # missing, where nobody planned it
 _KNOWN = {
@@ -55,7 +55,9 @@ def sentence(text: str) -> str:
 
 
 def axis_label(name: str) -> str:
-    """``learning_rate`` -> ``Learning rate``."""
+    """``learning_rate`` -> ``Learning rate``; a tag, ``tag:env``, as it is."""
+    if ":" in name:
+        return clean(name)
     words = clean(clean(name).replace("_", " ")) or clean(name)
     return words[:1].upper() + words[1:]
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm_mlflow.errors import InvalidInput
+from mm_mlflow.experiment import choose_metrics
 from mm_mlflow.frame import ExperimentRef, Frame, RawRun
 from mm_mlflow.inference import Asked, infer
 from mm_mlflow.inference.axes import is_seed_name
@@ -787,3 +788,50 @@ def test_runs_that_tell_of_their_training_only() -> None:
     frame, plan = inferred(found)
     assert frame.metrics == ["train_loss"]
     assert [item.metric for item in build_report(frame, plan).sheets] == ["train_loss"]
+
+
+def test_levels_that_were_tried_in_no_common_company() -> None:
+    """Nothing can be averaged: no table, and why."""
+    rows = [{"a": a, "b": 10 * a + b, "seed": s} for a in (1, 2) for b in (1, 2) for s in (0, 1)]
+    frame, plan = inferred(runs(rows), axes=("a", "b"), pool=True)
+    assert all(table.axis == "configuration" for table in plan.tables)
+    note = "--pool gave no table: no two levels of an axis were tried with the same combination"
+    assert any(text.startswith(note) for text in plan.notes)
+    assert math.isfinite(build_sheet(frame, plan, "score").delta_all)
+
+
+def test_seeds_that_nobody_planned_are_not_missing() -> None:
+    """Of a search most configurations have one seed of many; of a plan some seeds may be missing."""
+    for places in ([0] * 12, [i * i % 11 for i in range(12)]):
+        search = [{"x": i / 7, "y": y, "seed": i % 4} for i, y in enumerate(places)]
+        search += [{**search[0], "seed": 1}, {**search[5], "seed": 3}]
+        shown = sheet(runs(search))
+        assert [item.axis for item in shown.tables] == ["x" if not any(places) else "configuration"]
+        assert shown.complete
+        assert not shown.missing
+    _, plan = inferred(runs(search))
+    assert any("--bins x=4 groups all runs" in note for note in plan.notes)
+    planned = [{"x": x, "y": x * x, "seed": s} for x in range(4) for s in range(4)][:-2]
+    assert len(sheet(runs(planned)).missing) == 2
+
+
+def test_what_entries_of_numbered_runs_are_means_of() -> None:
+    """Without seeds no run of one level belongs to one of another: all its runs count."""
+    rows = [*product(a=[1, 2], b=["x", "y"]), {"a": 1, "b": "x"}]
+    shown = sheet(runs(rows), columns="b")
+    assert shown.pooled == "its runs"
+    assert table(shown, "a").loc[1, "x"] == np.mean([0, 4])
+
+
+def test_metrics_about_training_are_said_to_be_left() -> None:
+    """They have no sheet unless they are asked for; of our own runs everybody knows that."""
+    found = [
+        run(i, row, metrics={"score": float(i), "train_loss": float(i)})
+        for i, row in enumerate(STAR)
+    ]
+    frame, plan = inferred(found)
+    note = "Metrics about training itself have no sheet (train_loss)"
+    assert any(text.startswith(note) for text in build_report(frame, plan).notes)
+    assert not any(note in text for text in build_report(frame, plan, ["score"]).notes)
+    assert choose_metrics(frame, ["train*"]) == ["train_loss"]
+    assert choose_metrics(frame, ["*"]) == ["score"]
