@@ -115,6 +115,7 @@ class Frame:
         variants: per key of ``conflicts``, by run id, what each run's ``metrics.json`` says of it.
         checks: per run id, sentences that self-checks left.
         datasets, environments: per run id, the digest of its training data, and its ``mm.env`` tag.
+        directions: by metric of which no record says it, whether more is better: what the user says.
         within: the width of the accuracy band that :meth:`near_best` kept, or None; and its unit.
         spread: per metric key, the largest difference between runs of one and the same cell; empty
             where every cell has one run.
@@ -139,6 +140,7 @@ class Frame:
     variants: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     within: float | None = None
     within_unit: Unit = "fraction"
+    directions: Mapping[str, bool] = field(default_factory=dict)
     spread: Mapping[str, float] = field(default_factory=dict)
     named: Mapping[str, str] = field(default_factory=dict)
     adopted: Mapping[str, str] = field(default_factory=dict)
@@ -165,6 +167,33 @@ class Frame:
     def unit(self, metric: str) -> Unit:
         """``fraction`` where its record says so; else its values are shown as they were logged."""
         return "fraction" if self.records.get(metric, {}).get("unit") == "fraction" else "raw"
+
+    def higher_is_better(self, metric: str) -> bool | None:
+        """Whether more of the metric is better, by its record or else the user's word; None where
+        neither says it."""
+        found = self.records.get(metric, {}).get("higher_is_better", self.directions.get(metric))
+        return None if found is None else bool(found)
+
+    def with_directions(self, maximize: Sequence[str], minimize: Sequence[str]) -> Frame:
+        """The same frame, told of which metrics more, and of which less, is better.
+
+        Raises:
+            InvalidInput: a metric in both, or one whose record says otherwise.
+        """
+        told = {**dict.fromkeys(maximize, True), **dict.fromkeys(minimize, False)}
+        for metric, higher in told.items():
+            known = self.records.get(metric, {}).get("higher_is_better", higher)
+            if (metric in maximize and metric in minimize) or known != higher:
+                option = "maximize" if known != higher and higher else "minimize"
+                raise InvalidInput(
+                    f"{option} {metric!r} is not allowed: "
+                    + (
+                        "it is to be maximized too"
+                        if known == higher
+                        else f"{'less' if higher else 'more'} of it is better"
+                    )
+                )
+        return replace(self, directions=told)
 
     def __getitem__(self, mask: pd.Series) -> Frame:
         """The same plan with only the runs where ``mask`` (booleans by cell id) is true; the other

@@ -92,11 +92,13 @@ def select(frame: Frame, rule: Rule, on: Sequence[str]) -> pd.Series:
 def _oriented(frame: Frame, metric: str) -> pd.Series:
     """Values turned so that higher is better."""
     values = frame.values[metric].astype(float)
-    return values if _higher_is_better(frame, metric) else -values
-
-
-def _higher_is_better(frame: Frame, metric: str) -> bool:
-    return bool(frame.records.get(metric, {}).get("higher_is_better", True))
+    higher = frame.higher_is_better(metric)
+    if higher is None:
+        raise InvalidInput(
+            f"nothing says whether more of metric {metric!r} is better: --maximize or --minimize it, or "
+            "use --require"
+        )
+    return values if higher else -values
 
 
 # ---- what chance does ----

@@ -140,7 +140,7 @@ class Sheet:
     description: str
     parameters: Mapping[str, Any]
     unit: Unit
-    higher_is_better: bool
+    higher_is_better: bool | None
     experiment: ExperimentRef
     design_id: str
     layout: str
@@ -321,7 +321,7 @@ def build_sheet(
         description=str(record.get("description", f"The metric {metric} as it was logged.")),
         parameters=record,
         unit=frame.unit(metric),
-        higher_is_better=bool(record.get("higher_is_better", True)),
+        higher_is_better=frame.higher_is_better(metric),
         experiment=frame.experiment,
         design_id=plan.id,
         layout=plan.layout,

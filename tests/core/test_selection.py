@@ -26,6 +26,7 @@ from mm_mlflow.selection import (
     build_selection,
     pareto_front,
     random_subsets,
+    select,
     thresholds,
     top_fraction,
 )
@@ -52,7 +53,9 @@ seeds: {number}
         )
         for i, cell in enumerate(design.cells())
     ]  # fmt: skip
-    return conform(runs, design, ExperimentRef("1", "x"))
+    frame = conform(runs, design, ExperimentRef("1", "x"))
+    unknown = [k for k in values if "higher_is_better" not in (records or {}).get(k, {})]
+    return frame.with_directions(unknown, [])
 
 
 def chosen(mask: Any) -> list[int]:
@@ -140,6 +143,29 @@ def test_small_is_good_where_the_metric_says_so() -> None:
     records = {"gap": {"higher_is_better": False}}
     frame = frame_of({"gap": [0.1, 0.4, 0.2, 0.3]}, records)
     assert chosen(top_fraction(frame, ["gap"], 0.5)) == [0, 2]
+
+
+def test_metrics_of_unknown_direction() -> None:
+    """More is better, or less, where a record or the user says it; else there is no best."""
+    values = {"a": [1.0, 2.0, 3.0, 4.0], "loss": [1.0, 2.0, 3.0, 4.0]}
+    frame = replace(frame_of(values), directions={})
+    assert frame.higher_is_better("loss") is None
+    for rule in (Top(Fraction(1, 2)), Pareto()):
+        with pytest.raises(
+            InvalidInput, match="nothing says whether more of metric 'loss' is better"
+        ):
+            select(frame, rule, ["loss"])
+    told = frame.with_directions(["a"], ["loss"])
+    assert chosen(select(told, Top(Fraction(1, 2)), ["loss"])) == [0, 1]
+    assert chosen(select(told, Pareto(), ["a", "loss"])) == [0, 1, 2, 3]
+    assert chosen(select(told, Pareto(), ["a"])) == [3]
+    with pytest.raises(
+        InvalidInput, match="minimize 'a' is not allowed: it is to be maximized too"
+    ):
+        frame.with_directions(["a"], ["a"])
+    known = frame_of(values, {"a": {"higher_is_better": True}})
+    with pytest.raises(InvalidInput, match="minimize 'a' is not allowed: more of it is better"):
+        known.with_directions([], ["a"])
 
 
 def test_runs_without_a_value_are_not_counted() -> None:

@@ -263,7 +263,10 @@ def test_smoke_has_every_level_and_is_not_the_plan(small: Path, command: Command
     command("sweep", small, "--smoke")
     status = json.loads(command("status", "--experiment-name", "small", "--json").output)
     assert (len(status["planned"]), len(status["finished"])) == (3, 3)
-    assert "Only a smoke of the design was swept" in command("sheet", "--experiment-name", "small").output
+    assert (
+        "Only a smoke of the design was swept"
+        in command("sheet", "--experiment-name", "small").output
+    )
     assert "6 cells: 3 trained, 3 were finished" in command("sweep", small).output
     command("sweep", small, "--smoke")
     status = json.loads(command("status", "--experiment-name", "small", "--json").output)
