@@ -86,12 +86,20 @@ def _one_line(error: BaseException, resumes: bool) -> str:
         return ""
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted" + (": run it again to go on where it stopped." if resumes else ".")
-    # Texts quote names of other people, which a terminal would obey.
-    text = "".join(c if c.isprintable() else " " for c in str(error))
-    text = " ".join(text.split())[:1000]
+    text = _plain(str(error))[:1000]
     if isinstance(error, MultiplicityError):
         return f"Error: {text}"
     return f"Error: {type(error).__name__}: {text} (--debug shows where)"
+
+
+def _plain(text: str) -> str:
+    """On one line, without what a terminal would obey: texts quote names of other people."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+class _Note(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"Note: {_plain(record.getMessage())}"
 
 
 def _show_warnings() -> None:
@@ -99,7 +107,7 @@ def _show_warnings() -> None:
     logger = logging.getLogger("mm_mlflow")
     if not logger.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("Note: %(message)s"))
+        handler.setFormatter(_Note())
         logger.addHandler(handler)
         logger.propagate = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mm_mlflow import console, experiment, tracking
-from mm_mlflow.cli import main
+from mm_mlflow.cli import main, shared
 from mm_mlflow.render import samples
 from mm_mlflow.rules import rules
 from mm_mlflow.selection import build_selection
@@ -258,7 +259,10 @@ def test_names_of_other_people_do_not_command_the_terminal(swept: Path, command:
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         console.tell_report(replace(report, notes=(evil,)))
     assert printed.getvalue().splitlines()[-1] == "[2Jx failed: everything"
-    for text in (said, printed.getvalue(), fails("sheet", "--experiment-name", evil)):
+    record = logging.makeLogRecord({"msg": "run %s is left out", "args": (evil,)})
+    noted = shared._Note().format(record)
+    assert noted == "Note: run [2Jx failed: everything is left out"
+    for text in (said, noted, printed.getvalue(), fails("sheet", "--experiment-name", evil)):
         assert all(character.isprintable() for character in text.replace("\n", ""))
 
 
