@@ -16,11 +16,20 @@ if TYPE_CHECKING:
     from mm_mlflow.backfill import Outcome, RunResult
     from mm_mlflow.cell import Cell
     from mm_mlflow.comparison import Comparison
+    from mm_mlflow.design import Design
+    from mm_mlflow.jobs import Material
     from mm_mlflow.plan import Plan
     from mm_mlflow.report import Report
     from mm_mlflow.selection import Selection
     from mm_mlflow.sweeping import SweepResult
     from mm_mlflow.tracking import Store
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """One line without control characters: names are of other people, and a terminal would obey them."""
+    from mm_mlflow.render.words import clean
+
+    click.echo(clean(text), err=err)
 
 
 class Ended(Protocol):
@@ -61,7 +70,7 @@ class Progress:
         if self.quiet:
             return
         for note in notes:
-            click.echo(f"Note: {note}", err=True)
+            say(f"Note: {note}", err=True)
         click.echo(headline)
         if self.total and sys.stderr.isatty():
             from rich import progress
@@ -102,9 +111,42 @@ class Progress:
             self.bar.update(0, completed=self.done, failed=self.failed, left=remaining)
             return
         what = result.error or f"{result.status} in {result.busy:.1f} s"
-        click.echo(
-            f"{self.done}/{self.total} {result.label}: {what}; {self.failed} failed, {remaining}"
+        say(f"{self.done}/{self.total} {result.label}: {what}; {self.failed} failed, {remaining}")
+
+
+def run_design(
+    design: Design,
+    store: Store,
+    material: Material,
+    *,
+    began: float,
+    quiet: bool,
+    jobs: int | None,
+    scheduler: str | None,
+    smoke: bool,
+    adopt: bool | None,
+) -> SweepResult:
+    """As :func:`mm_mlflow.sweeping.run_design`, and tell people how it goes, unless ``quiet``.
+
+    ``began`` (seconds since 1970) is when they started to wait.
+    """
+    from mm_mlflow import sweeping
+
+    with Progress(began, quiet=quiet) as shown:
+        result = sweeping.run_design(
+            design,
+            store,
+            material,
+            jobs=jobs,
+            scheduler=scheduler,
+            smoke=smoke,
+            adopt=adopt,
+            on_start=shown.start_cells,
+            on_result=shown.advance,
         )
+    if not quiet:
+        tell_sweep(result)
+    return result
 
 
 def tell_sweep(result: SweepResult) -> None:
@@ -116,7 +158,7 @@ def tell_sweep(result: SweepResult) -> None:
         text += f"; {result.killed} abandoned attempts marked KILLED"
     click.echo(text)
     for cell in result.failed:
-        click.echo(f"failed: {cell.label}: {cell.error} (run {cell.run_id})", err=True)
+        say(f"failed: {cell.label}: {cell.error} (run {cell.run_id})", err=True)
 
 
 def tell_evaluation(outcome: Outcome) -> None:
@@ -129,9 +171,9 @@ def tell_evaluation(outcome: Outcome) -> None:
         f"nothing, {count['impossible']} not possible, {count['failed']} failed"
     )
     for line in not_taken(outcome.results):
-        click.echo(line)
+        say(line)
     for result in outcome.of("failed"):
-        click.echo(f"failed: {result.label}: {result.error} (run {result.run_id})", err=True)
+        say(f"failed: {result.label}: {result.error} (run {result.run_id})", err=True)
 
 
 def not_taken(results: Sequence[RunResult]) -> list[str]:
@@ -169,10 +211,8 @@ def tell_report(report: Report) -> None:
     _table([list(itertools.compress(row, known)) for row in rows])
     if any(row.unit == "fraction" for row in report.summary):
         click.echo("Values, sd and Δ in percent and points where a metric is an accuracy.")
-    for line in _inferred(report.plan):
-        click.echo(line)
-    for note in report.notes:
-        click.echo(note)
+    for line in (*_inferred(report.plan), *report.notes):
+        say(line)
 
 
 def _inferred(plan: Plan) -> Iterator[str]:
@@ -194,7 +234,10 @@ def _inferred(plan: Plan) -> Iterator[str]:
             yield f"{word}: {some(named, 8)}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> None:
+def _table(texts: Sequence[Sequence[str]]) -> None:
+    from mm_mlflow.render.words import clean
+
+    rows = [[clean(text) for text in row] for row in texts]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:
         cells = [first.ljust(widths[0])]
@@ -208,11 +251,11 @@ def tell_selection(selection: Selection) -> None:
     from mm_mlflow.report import some
 
     for note in selection.notes:
-        click.echo(note)
+        say(note)
     for choice in selection.choices:
-        click.echo(chosen(selection, choice) + (f"; {choice.reason}" if choice.reason else ""))
+        say(chosen(selection, choice) + (f"; {choice.reason}" if choice.reason else ""))
         _table([HEAD, *(row(effect) for effect in choice.effects)])
-        click.echo("Selected: " + (some(choice.labels) or "none"))
+        say("Selected: " + (some(choice.labels) or "none"))
     click.echo(
         "Values and Δ in percent and points where a metric is an accuracy. random: mean Δ of random "
         "subsets of the same size; as small: the share of them whose Δ is as small."
@@ -225,7 +268,7 @@ def tell_comparison(comparison: Comparison) -> None:
 
     _table([HEAD, *(row(pair) for pair in comparison.pairs)])
     for sentence in comparison.sentences():
-        click.echo(sentence)
+        say(sentence)
 
 
 def where_to_look(store: Store, run_id: str) -> str:

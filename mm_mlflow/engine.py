@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import dask.config
-from distributed import Client, Future, LocalCluster, as_completed
+from distributed import Client, Future, LocalCluster, Security, as_completed
+from distributed.comm.addressing import parse_address, parse_host_port
+from distributed.comm.registry import get_backend
 
 from mm_mlflow.errors import InvalidInput, TrackingError
 
@@ -42,11 +44,32 @@ def default_jobs() -> int:
 
 
 def check(jobs: int | None, scheduler: str | None) -> None:
-    """Refuse fewer than one job, and ``jobs`` together with a cluster that has its own size."""
+    """Refuse fewer than one job, ``jobs`` together with a cluster that has its own size, and an address
+    at which no scheduler can be."""
     if jobs is not None and jobs < 1:
         raise InvalidInput(f"jobs {jobs} is not allowed: at least 1")
     if jobs is not None and scheduler is not None:
         raise InvalidInput(f"jobs {jobs} and scheduler {scheduler!r}: the cluster has its own size")
+    if scheduler is not None:
+        _check_address(scheduler)
+
+
+def _check_address(scheduler: str) -> None:
+    """Dask itself raises whatever it stumbles over, and only once the sweep has begun."""
+    form = "HOST:PORT, tcp://HOST:PORT, or what else Dask knows"
+    try:
+        scheme, location = parse_address(scheduler)
+        get_backend(scheme).get_address_host(location)
+        if scheme != "inproc":
+            parse_host_port(location)
+        certificates = Security().get_connection_args("client")["ssl_context"]
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"scheduler {scheduler!r} is not allowed ({error}): {form}") from error
+    if scheme in {"tls", "wss"} and certificates is None:
+        raise InvalidInput(
+            f"scheduler {scheduler!r} needs certificates: Dask's configuration names them, as "
+            "distributed.comm.tls"
+        )
 
 
 @contextmanager
@@ -59,14 +82,14 @@ def workers(
     the block, and soon after this process if it is killed.
 
     Raises:
-        InvalidInput: fewer than one job, or ``jobs`` together with ``scheduler``.
+        InvalidInput: as :func:`check`.
         TrackingError: no scheduler answers at that address.
     """
     check(jobs, scheduler)
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout=_CONNECT_SECONDS)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:  # no machine has a port 99999
             raise TrackingError(f"scheduler {scheduler!r} does not answer: {error}") from error
         with client:
             _check_threads(client, scheduler)

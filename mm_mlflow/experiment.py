@@ -208,7 +208,7 @@ def publish_selection(
     run_id = _publish(
         store, into, "selection", plan, arguments, text, selection_files(selection), numbers
     )
-    with _written(run_id, "the selected runs could not be tagged"):
+    with written(run_id, "the selected runs could not be tagged"):
         ours = {run.run_id for run in tracking.read_runs(store) if run.kind == "cell"}
         for choice in selection.choices:
             tag = f"mm.selected.{choice.rule.name}"
@@ -267,10 +267,10 @@ def _publish(
                     f"{reason}; nor does this folder take its files ({second}): use --out DIR"
                 ) from error
             raise Refused(f"{reason}; its files are in {kept}/", kept) from error
-    with _written(run_id, "older reports could not be marked as superseded"):
+    with written(run_id, "older reports could not be marked as superseded"):
         tracking.mark_launcher(target, run_id)
         tracking.supersede(target, run_id, report, source.experiment.id)
-    with _written(run_id, "the experiment's description could not be refreshed"):
+    with written(run_id, "the experiment's description could not be refreshed"):
         tracking.refresh_page(target)
     return run_id
 
@@ -288,7 +288,8 @@ def _write(
     folder: Path,
     metrics: Mapping[str, float],
 ) -> str:
-    """A FINISHED run with these contents; FAILED, if it can be, where one of them is refused."""
+    """A FINISHED run with these contents; FAILED, if it can be, where one of them is refused, and KILLED
+    where it is interrupted."""
     run_id = tracking.create_run(target, name, tags)
     try:
         link = f"[Open the report]({tracking.report_page(target, run_id)})"
@@ -297,9 +298,9 @@ def _write(
         finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
         tracking.log(target, run_id, metrics=finite)
         tracking.finish(target, run_id)
-    except BaseException:
+    except BaseException as reason:
         try:
-            tracking.finish(target, run_id, "FAILED")
+            tracking.finish(target, run_id, "FAILED" if isinstance(reason, Exception) else "KILLED")
         except Exception as error:  # noqa: BLE001 - what was refused first is the reason to tell
             logger.warning("run %s stays RUNNING: %s", run_id, tracking.explain(error))
         raise
@@ -307,7 +308,8 @@ def _write(
 
 
 @contextmanager
-def _written(run_id: str, failure: str) -> Iterator[None]:
+def written(run_id: str, failure: str) -> Iterator[None]:
+    """Name the report run in errors of what comes after it."""
     try:
         yield
     except Exception as error:
@@ -330,13 +332,36 @@ def _keep(files: Path, experiment: str) -> Path:
     return target
 
 
+# Of every page that this program writes.
+_OURS = " – multiplicity</title>"
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds anything, unless its ``index.html`` is an earlier report's.
+
+    Raises:
+        InvalidInput: writing there would replace files of others, or it is no folder.
+    """
+    index = folder / "index.html"
+    try:
+        earlier = index.is_file() and _OURS in index.read_text("utf-8", errors="replace")
+        taken = folder.exists() and not earlier and any(folder.iterdir())
+    except OSError as error:
+        raise InvalidInput(f"out {str(folder)!r} cannot be written: {error}") from error
+    if taken:
+        raise InvalidInput(
+            f"out {str(folder)!r} holds files, and no earlier report: name a new or an empty folder"
+        )
+
+
 def save(folder: Path, shown: Report | Selection) -> list[str]:
     """Write the files of a report or a selection below ``folder`` and nothing to MLflow; returns
     their paths.
 
     Raises:
-        InvalidInput: the folder cannot be written.
+        InvalidInput: the folder cannot be written, or as :func:`check_folder`.
     """
+    check_folder(folder)
     files = report_files(shown) if isinstance(shown, Report) else selection_files(shown)
     try:
         return tracking.write_files(folder, files)

@@ -8,6 +8,7 @@ How a cell is done, and what all cells share, differs between trainings of this 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 import traceback
 from abc import ABC, abstractmethod
@@ -20,6 +21,8 @@ from mm_mlflow.design import Cell, Design
 from mm_mlflow.errors import MultiplicityError
 from mm_mlflow.frame import is_finished
 from mm_mlflow.tracking import Store
+
+logger = logging.getLogger(__name__)
 
 
 class CellFailed(MultiplicityError):
@@ -185,15 +188,26 @@ def attempt(
         else:
             line = f"{type(error).__name__}: {error}"
             files = {"traceback.txt": traceback.format_exc().encode()}
-        try:
+        with _only_logged("files", run_id):
             tracking.log_files(store, run_id, iter(files.items()))
-        finally:  # a store that takes no artifacts is the likely reason
+        with _only_logged("the end", run_id):
             tracking.finish(store, run_id, "FAILED")
         return CellResult(label, run_id, "failed", started, error=" ".join(line.split()))
     except BaseException:  # interrupted: not a failure of the cell
-        tracking.finish(store, run_id, "KILLED")
+        with _only_logged("the end", run_id):
+            tracking.finish(store, run_id, "KILLED")
         raise
     return CellResult(label, run_id, "trained", started, clock.busy)
+
+
+@contextlib.contextmanager
+def _only_logged(what: str, run_id: str) -> Iterator[None]:
+    """An error in the block is logged, not raised: the store may be why the work went wrong, and people
+    must be told the first reason."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, another is being told
+        logger.warning("%s of run %s not written: %s", what, run_id, tracking.explain(error))
 
 
 def _start(job: Job) -> str:

@@ -133,8 +133,8 @@ class Job(jobs.Job):
 def supervised(command: str, folder: str, environment: Mapping[str, str], output: BinaryIO) -> int:
     """Run a shell command to its end, and return its exit status (128 and more: a signal).
 
-    Whatever it has started and left behind is killed before this returns, and so is all of it if this
-    process dies.
+    What it has started and left behind is killed before this returns, and so is all of it if this
+    process dies; but for what made a session of its own (``setsid``, a daemon), which nobody finds.
     """
     process = subprocess.Popen(  # noqa: S603 - what the project says, as MLflow runs it
         ["sh", "-c", _SUPERVISOR, "sh", command],  # noqa: S607 - as MLflow starts its bash

@@ -38,13 +38,20 @@ def environment() -> str:
             "device": torch.cuda.get_device_name() if default_device() == "cuda" else "cpu",
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "threads": 1,
-            "git_commit": _git_commit(),
+            "git_commit": _git_commit(Path(__file__)),
         }
     )
 
 
-def _git_commit() -> str | None:
-    command = ["git", "-C", os.fspath(Path(__file__).parent), "rev-parse", "HEAD"]
+def _git_commit(file: Path) -> str | None:
+    """The commit of the repository that holds ``file``; None where git does not track it: a package that
+    was installed below somebody's repository is not that repository's code."""
+    tracked = _git(file, "ls-files", "--error-unmatch", file.name)
+    return _git(file, "rev-parse", "HEAD") if tracked else None
+
+
+def _git(file: Path, *words: str) -> str | None:
+    command = ["git", "-C", os.fspath(file.parent), *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no input
     except OSError:

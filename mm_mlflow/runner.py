@@ -14,18 +14,17 @@ from typing import Any
 
 import torch
 
-from mm_mlflow import artifacts, datasets, engine, jobs, provenance, registry, tracking, training
+from mm_mlflow import artifacts, datasets, jobs, provenance, registry, tracking, training
 from mm_mlflow.design import Cell, DatasetSpec, Design, Keep
 from mm_mlflow.errors import InvalidInput, unknown
 from mm_mlflow.evaluation import Evaluation, Task, evaluate, plan
 from mm_mlflow.jobs import CellResult, Clock, run_cell
 from mm_mlflow.split import Split
-from mm_mlflow.sweeping import SweepResult, remaining, run_design
 from mm_mlflow.tracking import Store
 
 __all__ = [
-    "CellResult", "Clock", "Job", "Material", "Passes", "SweepResult", "attempt", "engine", "prepare",
-    "remaining", "run_cell", "run_design", "train_and_log", "train_one", "working_tags",
+    "CellResult", "Clock", "Job", "Material", "Passes", "attempt", "prepare", "train_and_log",
+    "train_one", "working_tags",
 ]  # fmt: skip
 
 # One training at a time in a process: torch's random state is global.

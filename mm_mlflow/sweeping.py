@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from mm_mlflow.design import Cell, Design
 from mm_mlflow.frame import Frame, RawRun, conform, is_finished
 from mm_mlflow.jobs import CellResult, Material, run_cell, working_tags
 from mm_mlflow.tracking import Store
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -134,15 +137,25 @@ def run_design(
                 on_result(result)
         status = "FAILED" if any(result.status == "failed" for result in results) else "FINISHED"
     finally:
-        _end_sweep(store, run_id, status, len(cells), results)
+        _end_sweep(store, run_id, status, len(cells), results, scheduler)
     return SweepResult(store, run_id, len(cells), tuple(results), killed, tuple(notes))
 
 
 def _end_sweep(
-    store: Store, run_id: str, status: str, planned: int, results: Sequence[CellResult]
+    store: Store,
+    run_id: str,
+    status: str,
+    planned: int,
+    results: Sequence[CellResult],
+    scheduler: str | None,
 ) -> None:
     try:
-        for run in tracking.running_cells(store, run_id):
+        left = tracking.running_cells(store, run_id)
+        if status == "KILLED" and scheduler is not None and left:
+            # A cluster ends what it has begun, whoever asked for it: these become FINISHED.
+            logger.warning("cells that scheduler %s still works on: %d", scheduler, len(left))
+            left = []
+        for run in left:
             tracking.kill(store, run, "its worker was lost, or the sweep was interrupted")
         count = {word: sum(r.status == word for r in results) for word in ("trained", "failed")}
         counts = {"planned": planned, **count}

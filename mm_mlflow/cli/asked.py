@@ -61,7 +61,7 @@ def asked(
     from mm_mlflow.inference import Asked
 
     cut = {}
-    for name, text in _pairs("bins", bins, "A=N"):
+    for name, text in _pairs("bins", bins, "A=N").items():
         if not text.isdecimal():
             raise InvalidInput(f"bins {name}={text} is not allowed: a whole number of at least 2")
         cut[name] = int(text)
@@ -69,7 +69,7 @@ def asked(
         seed_param=seed_param,
         axes=tuple(axes),
         ignore=tuple(ignore),
-        default=dict(_pairs("default", defaults, "A=V")),
+        default=_pairs("default", defaults, "A=V"),
         pool=pool,
         columns=columns,
         bins=cut,
@@ -78,11 +78,13 @@ def asked(
     )
 
 
-def _pairs(option: str, texts: Sequence[str], form: str) -> list[tuple[str, str]]:
-    pairs = []
+def _pairs(option: str, texts: Sequence[str], form: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not name or not equals or not value:
             raise InvalidInput(f"--{option} {text!r} is not allowed: --{option} {form} is")
-        pairs.append((name, value))
+        if name in pairs:
+            raise InvalidInput(f"--{option} {name} is given twice: {pairs[name]} and {value}")
+        pairs[name] = value
     return pairs

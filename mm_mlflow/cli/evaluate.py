@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mm_mlflow.request import Request
 
 
-@command("evaluate")
+@command("evaluate", resumes=True)
 @click.option(
     "--intervention",
     "interventions",
@@ -149,9 +149,9 @@ def _tell(work: Work, as_json: bool) -> None:
         print_json({"todo": todo, **_settled(work.settled), "left_out": dict(work.left_out)})
         return
     for job in work.jobs:
-        click.echo(f"{job.label}: {', '.join(job.keys)}")
+        console.say(f"{job.label}: {', '.join(job.keys)}")
     for line in console.not_taken(work.settled):
-        click.echo(line)
+        console.say(line)
     click.echo(_headline(work))
 
 

@@ -32,7 +32,7 @@ def interventions(as_json: bool, **_: Any) -> None:
     from mm_mlflow.evaluation import GROUP, INTERVENTIONS
 
     def first_line(cls: type) -> str:
-        return (cls.__doc__ or "").strip().splitlines()[0]
+        return (cls.__doc__ or "").strip().partition("\n")[0]
 
     known = registry.names(INTERVENTIONS, GROUP)
     _list("intervention", INTERVENTIONS, GROUP, as_json, first_line, known)
@@ -46,7 +46,6 @@ def _list(
     describe: Callable[[Any], str],
     names: Sequence[str],
 ) -> None:
-
     rows = {name: describe(registry.resolve(kind, name, table, group)) for name in names}
     if as_json:
         print_json([{"name": name, "summary": summary} for name, summary in rows.items()])

@@ -27,9 +27,9 @@ def reproduce(
         print_json(found.to_dict())
     if found.comparison is None:
         result = found.result
-        click.echo(f"Error: {result.label} failed: {result.error} (run {result.run_id})", err=True)
+        console.say(f"Error: {result.label} failed: {result.error} (run {result.run_id})", err=True)
     elif not as_json:
         console.tell_comparison(found.comparison)
-        click.echo(f"Run {found.result.run_id} reproduces run {run_id} ({original.cell.label})")
+        console.say(f"Run {found.result.run_id} reproduces run {run_id} ({original.cell.label})")
     if found.comparison is None or not found.comparison.equal:
         raise Failed

@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mm_mlflow import console
+from mm_mlflow.cli import reports
 from mm_mlflow.cli.asked import asked as parse_asked
 from mm_mlflow.cli.asked import inference_options
-from mm_mlflow.cli.shared import check_destination, command, open_design, open_store, print_json
+from mm_mlflow.cli.shared import command, open_design, open_store, print_json
 from mm_mlflow.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from mm_mlflow.frame import Frame
+    from mm_mlflow.plan import Plan
     from mm_mlflow.registration import Loaded
+    from mm_mlflow.rules import Rule
+    from mm_mlflow.selection import Selection
+    from mm_mlflow.tracking import Store
+
+    Rules = tuple[tuple[Rule, ...], tuple[str, ...]]
 
 
 @command("select")
@@ -29,17 +37,8 @@ if TYPE_CHECKING:
     help="Show these before and after  [default: all others]",
 )  # fmt: skip
 @inference_options
-@click.option("--within", type=float, metavar="E", help="Only runs within E of the best accuracy.")
-@click.option("--mixed", is_flag=True, help="Mix runs measured with different parameters.")
-@click.option("--confirm-labels", is_flag=True, help="Use OOD data whose two classes look swapped.")
+@reports.report_options
 @click.option("--register", metavar="NAME", help="Register the selected models under this name.")
-@click.option("--design", metavar="DESIGN", help="The plan  [default: the newest sweep's design]")
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write files, not a run."
-)
-@click.option(
-    "--report-experiment", metavar="NAME", help="The report run goes there  [default: the same]"
-)
 @click.option("--tag", "tag_others", is_flag=True, help="Tag runs of other programs too.")
 def select(
     top: Sequence[str],
@@ -50,10 +49,10 @@ def select(
     within: float | None,
     mixed: bool,
     confirm_labels: bool,
-    register: str | None,
     design: str | None,
     out: Path | None,
-    report_experiment: str | None,
+    into: str | None,
+    register: str | None,
     tag_others: bool,
     tracking_uri: str | None,
     experiment_name: str | None,
@@ -64,96 +63,125 @@ def select(
 
     Without --top, --pareto and --require: what the design's selection says.
     """
-    check_destination(out, report_experiment, tag=tag_others)
-    if register is not None:
-        from mm_mlflow import registration
-
-        registration.check_name(register)
-    if register is not None and out is not None:
-        raise InvalidInput("--register writes to MLflow and --out does not: give one of them")
+    reports.check_destination(out, report_experiment=into, tag=tag_others, register=register)
+    given = _given(top, pareto, require, on, shown)
+    _check_register(register, given)
+    asked = parse_asked(**layout)
+    named = open_design(design) if design else None
+    store = open_store(tracking_uri, experiment_name, named)
     from mm_mlflow import experiment
-    from mm_mlflow.rules import Require, rules
     from mm_mlflow.selection import build_selection
 
-    asked = bool(top or pareto or require or on or shown)
-    given = (
-        rules(top, pareto=pareto, require=require, on=on) if asked else None
-    )  # before anything is read
-    named = open_design(design) if design else None
-    laid_out = parse_asked(**layout)
-    store = open_store(tracking_uri, experiment_name, named)
-    frame, plan = experiment.read(store, named, asked=laid_out)
+    frame, plan = experiment.read(store, named, asked=asked)
     if within is not None:
         frame = frame.near_best(within)
+    (rules, on), shown = _named_metrics(frame, plan, given, shown)
+    _check_register(register, (rules, on))
+    selection = build_selection(
+        frame, plan.id, rules, on, shown, mixed=mixed, confirm_labels=confirm_labels
+    )
+    loaded = _load(store, frame, selection) if register is not None else {}
+    versions: list[str] = []
+    arguments = reports.arguments(
+        asked,
+        rules=[rule.title for rule in rules],
+        on=on,
+        report=shown,
+        within=within,
+        mixed=mixed,
+        confirm_labels=confirm_labels,
+        design=plan.id if design else None,
+    )
+
+    def publish() -> str:
+        run_id = experiment.publish_selection(
+            store, selection, plan, arguments, into=into, tag_others=tag_others
+        )
+        if register is not None:
+            from mm_mlflow import registration
+
+            with experiment.written(run_id, "the selected models could not be registered"):
+                versions.extend(registration.register(store, run_id, register, loaded))
+        return run_id
+
+    def tell(run_id: str | None) -> None:
+        if as_json:
+            print_json(_document(selection, run_id, versions))
+            return
+        console.tell_selection(selection)
+        for version in versions[-1:]:
+            number = len(versions)
+            click.echo(f"{number} models registered as {register!r}, versions up to {version}")
+        reports.say_where(store, run_id, out, into)
+
+    reports.deliver(selection, out=out, publish=publish, tell=tell)
+
+
+def _given(
+    top: Sequence[str],
+    pareto: bool,
+    require: Sequence[str],
+    on: Sequence[str],
+    shown: Sequence[str],
+) -> Rules | None:
+    """The rules that options name; None where nothing is asked, which leaves it to the design."""
+    from mm_mlflow.rules import rules
+
+    asked = top or pareto or require or on or shown
+    return rules(top, pareto=pareto, require=require, on=on) if asked else None
+
+
+def _check_register(name: str | None, given: Rules | None) -> None:
+    if name is None:
+        return
+    from mm_mlflow import registration
+
+    registration.check_name(name)
+    if given is not None and len(given[0]) > 1:
+        raise InvalidInput("--register needs a single selection: give one --top")
+
+
+def _named_metrics(
+    frame: Frame, plan: Plan, given: Rules | None, shown: Sequence[str]
+) -> tuple[Rules, tuple[str, ...]]:
+    """The rules (the design's where none are ``given``), and the metrics to select on and to show, each
+    of which is there."""
+    from mm_mlflow import experiment
+    from mm_mlflow.rules import Require
+
     if given is None:
         if plan.selection is None:
             raise InvalidInput(
                 f"design {plan.name!r} has no selection: give --top, --pareto or --require"
             )
         given, shown = plan.selection.rules(), plan.selection.report
-    chosen_rules, metrics = given
-    metrics = tuple(experiment.choose_metrics(frame, metrics))
+    rules, on = given
+    on = tuple(experiment.choose_metrics(frame, on))
     shown = tuple(experiment.choose_metrics(frame, shown)) if shown else ()
-    if register is not None and len(chosen_rules) > 1:
-        raise InvalidInput("--register needs a single selection: give one --top")
-    if not isinstance(chosen_rules[0], Require):
-        for metric in metrics:
+    if not isinstance(rules[0], Require):
+        for metric in on:
             if metric not in frame.records:
                 raise InvalidInput(
                     f"nothing says whether more of metric {metric!r} is better: use --require"
                 )
-    selection = build_selection(
-        frame, plan.id, chosen_rules, metrics, shown, mixed=mixed, confirm_labels=confirm_labels
-    )
-    run_id = refused = None
-    versions: list[str] = []
-    loaded: Loaded = {}
-    if register is not None:
-        mask = selection.choices[0].mask
-        if not mask.any():
-            raise InvalidInput(f"nothing to register: {selection.choices[0].reason}")
-        loaded = registration.load(store, frame.cells.loc[mask, "run_id"].to_dict())
-    if out is not None:
-        experiment.save(out, selection)
-    else:
-        arguments = {
-            "rules": [rule.title for rule in chosen_rules],
-            "on": metrics,
-            **({"report": shown} if shown else {}),
-            **({"within": within} if within is not None else {}),
-            **({"mixed": True} if mixed else {}),
-            **({"confirm_labels": True} if confirm_labels else {}),
-            **({"design": plan.id} if design else {}),
-            **laid_out.arguments(),
-        }
-        try:
-            run_id = experiment.publish_selection(
-                store, selection, plan, arguments, into=report_experiment, tag_others=tag_others
-            )
-        except experiment.Refused as error:  # what was found out is told all the same
-            refused = error
-        if run_id and register is not None:
-            versions = registration.register(store, run_id, register, loaded)
-    if as_json:
-        from mm_mlflow.render.json import dump
-        from mm_mlflow.render.selection import document
+    return (rules, on), shown
 
-        chosen = [set(choice.run_ids) for choice in selection.choices]
-        selected = [run for run in selection.cells["run_id"] if all(run in ids for ids in chosen)]
-        print_json(
-            {"selected": selected, "report_run_id": run_id, "versions": versions}
-            | json.loads(dump(document(selection)))
-        )
-    else:
-        console.tell_selection(selection)
-        for version in versions[-1:]:
-            number = len(versions)
-            click.echo(f"{number} models registered as {register!r}, versions up to {version}")
-        click.echo("")
-        if run_id:
-            target = experiment.report_store(store, report_experiment)
-            click.echo(console.where_to_look(target, run_id))
-        elif not refused:
-            click.echo(f"Written to {out}: open index.html")
-    if refused:
-        raise refused
+
+def _load(store: Store, frame: Frame, selection: Selection) -> Loaded:
+    """The models to register, before anything is written."""
+    from mm_mlflow import registration
+
+    (choice,) = selection.choices
+    if not choice.mask.any():
+        raise InvalidInput(f"nothing to register: {choice.reason}")
+    return registration.load(store, frame.cells.loc[choice.mask, "run_id"].to_dict())
+
+
+def _document(selection: Selection, run_id: str | None, versions: Sequence[str]) -> dict[str, Any]:
+    from mm_mlflow.render.json import dump
+    from mm_mlflow.render.selection import document
+
+    chosen = [set(choice.run_ids) for choice in selection.choices]
+    selected = [run for run in selection.cells["run_id"] if all(run in ids for ids in chosen)]
+    told = {"selected": selected, "report_run_id": run_id, "versions": versions}
+    return {**told, **json.loads(dump(document(selection)))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import logging
 import sys
@@ -31,13 +32,19 @@ def main() -> None:
     """Model multiplicity in MLflow: train a grid of models, measure them, build multiplicity sheets."""
 
 
-def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click.Command]:
-    """A subcommand with the options that all share, and errors as one line."""
+def command(
+    name: str, *, resumes: bool = False, **settings: Any
+) -> Callable[[Callable[..., None]], click.Command]:
+    """A subcommand with the options that all share, and errors as one line.
+
+    ``resumes``: interrupted and run again, it goes on where it stopped.
+    """
 
     def decorate(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
         def guarded(*args: Any, debug: bool, trust_code: bool, **kwargs: Any) -> None:
             _show_warnings()
+            _print_in_any_encoding()
             try:
                 with registry.trusting(str(Path.cwd()) if trust_code else None):
                     function(*args, **kwargs)
@@ -46,7 +53,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., None]], click
             except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told in one line
                 if debug:
                     traceback.print_exc()
-                elif line := _one_line(error):
+                elif line := _one_line(error, resumes):
                     click.echo(line, err=True)
                 sys.exit(_exit_status(error))
 
@@ -74,15 +81,25 @@ def _exit_status(error: BaseException) -> int:
     return 2 if isinstance(error, InvalidInput) else 1
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: BaseException, resumes: bool) -> str:
     if isinstance(error, Failed):
         return ""
     if isinstance(error, KeyboardInterrupt):
-        return "Interrupted: run it again to go on where it stopped."
-    text = " ".join(str(error).split())[:1000]
+        return "Interrupted" + (": run it again to go on where it stopped." if resumes else ".")
+    text = _plain(str(error))[:1000]
     if isinstance(error, MultiplicityError):
         return f"Error: {text}"
     return f"Error: {type(error).__name__}: {text} (--debug shows where)"
+
+
+def _plain(text: str) -> str:
+    """On one line, without what a terminal would obey: texts quote names of other people."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+class _Note(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"Note: {_plain(record.getMessage())}"
 
 
 def _show_warnings() -> None:
@@ -90,19 +107,16 @@ def _show_warnings() -> None:
     logger = logging.getLogger("mm_mlflow")
     if not logger.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("Note: %(message)s"))
+        handler.setFormatter(_Note())
         logger.addHandler(handler)
         logger.propagate = False
 
 
-def check_destination(
-    out: Path | None, report_experiment: str | None, *, tag: bool = False
-) -> None:
-    """Refuse ``--out``, which writes nothing to MLflow, beside options that say where or what to
-    write there."""
-    given = "--report-experiment" if report_experiment is not None else "--tag" if tag else None
-    if out is not None and given:
-        raise InvalidInput(f"{given} writes to MLflow and --out does not: give one of them")
+def _print_in_any_encoding() -> None:
+    """A terminal that has no Δ shows a question mark: no reason to fail after the work is done."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def open_design(path: str) -> Design:
@@ -123,5 +137,5 @@ def open_store(
 
 
 def print_json(document: Any) -> None:
-    """The one JSON document that ``--json`` promises."""
-    click.echo(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+    """The one JSON document that ``--json`` promises, in ASCII: the same in every encoding."""
+    click.echo(json.dumps(document, indent=1, allow_nan=False))

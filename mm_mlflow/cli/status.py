@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mm_mlflow.cli.shared import command, open_design, open_store, print_json
+from mm_mlflow.console import say
 
 
 @command("status")
@@ -22,26 +23,24 @@ def status(
     if as_json:
         print_json(document)
         return
-    click.echo(f"experiment {store.experiment.name!r} by design {plan.name!r}")
+    say(f"experiment {store.experiment.name!r} by design {plan.name!r}")
     for word, cells in document.items():
         click.echo(f"{word:<10} {len(cells):>6}  {_STATUS_WORDS[word]}")
     for word in ("failed", "missing"):
         for cell in document[word]:
             attempts = cell.get("attempts", [])
             tried = ", ".join(f"{item['status']} {item['run_id']}" for item in attempts)
-            click.echo(f"{word}: {cell['name']}" + (f" ({tried})" if tried else ""))
+            say(f"{word}: {cell['name']}" + (f" ({tried})" if tried else ""))
     for run in document["extra"]:
-        click.echo(f"extra: {run['name']} (run {run['run_id']})")
+        say(f"extra: {run['name']} (run {run['run_id']})")
     names = {cell["cell"]: cell["name"] for cell in document["planned"]}
     for run in document["foreign"]:
         state = f"{run['status']}, adopted" if run["adopted"] else run["status"]
         cell = names[run["cell"]]
-        click.echo(f"foreign: {cell}: {run['name']} (run {run['run_id']}, {state})")
+        say(f"foreign: {cell}: {run['name']} (run {run['run_id']}, {state})")
     for item in document["duplicates"]:
         others = ", ".join(item["others"])
-        click.echo(
-            f"duplicate: cell {item['cell'][:12]} counts run {item['counted']}, not {others}"
-        )
+        say(f"duplicate: cell {item['cell'][:12]} counts run {item['counted']}, not {others}")
 
 
 _STATUS_WORDS = {

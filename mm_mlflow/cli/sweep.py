@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mm_mlflow import console
+from mm_mlflow.cli import reports
 from mm_mlflow.cli.shared import Failed, command, open_design, open_store, print_json
-from mm_mlflow.cli.sheet import publish_sheets
 from mm_mlflow.errors import UnknownExperiment
 
 if TYPE_CHECKING:
     from mm_mlflow.design import Design
-    from mm_mlflow.runner import Material, SweepResult
+    from mm_mlflow.runner import Material
+    from mm_mlflow.sweeping import SweepResult
+    from mm_mlflow.tracking import Store
 
 
-@command("sweep")
+@command("sweep", resumes=True)
 @click.argument("design")
 @click.option("--jobs", type=int, metavar="N", help="Local workers  [default: one per processor]")
 @click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address.")
@@ -52,30 +54,39 @@ def sweep(
         _dry_run(plan, material, tracking_uri, experiment_name, jobs, adopt, as_json)
         return
     store = open_store(tracking_uri, experiment_name, plan, create=True)
-    shown = console.Progress(began, quiet=as_json)
-    with shown:
-        result = runner.run_design(
-            plan,
-            store,
-            material,
-            jobs=jobs,
-            scheduler=scheduler,
-            smoke=smoke,
-            adopt=adopt,
-            on_start=shown.start_cells,
-            on_result=shown.advance,
-        )
-    if not as_json:
-        console.tell_sweep(result)
+    result = console.run_design(
+        plan, store, material, began=began, quiet=as_json,
+        jobs=jobs, scheduler=scheduler, smoke=smoke, adopt=adopt,
+    )  # fmt: skip
     document = _sweep_document(result)
     try:
         if with_sheet and len(result.failed) < result.planned:
-            document["report_run_id"] = publish_sheets(store, plan, quiet=as_json, of_sweep=True)
+            document["report_run_id"] = _publish_sheets(store, plan, smoke=smoke, quiet=as_json)
     finally:  # whatever becomes of the sheets, the cells are there
         if as_json:
             print_json(document)
     if result.failed:
         raise Failed
+
+
+def _publish_sheets(store: Store, design: Design, *, smoke: bool, quiet: bool) -> str | None:
+    """The sheets of the sweep that has ended, by the design that it swept; the report run's id."""
+    from mm_mlflow import experiment
+    from mm_mlflow.report import build_report
+
+    frame, plan = experiment.read(store, design)
+    report = build_report(frame, plan)
+    # A smoke is never the plan: its report must not take the place of the full one.
+    arguments = {"smoke": plan.id} if smoke else {}
+
+    def tell(run_id: str | None) -> None:
+        if not quiet:
+            console.tell_report(report)
+            reports.say_where(store, run_id)
+
+    return reports.deliver(
+        report, publish=lambda: experiment.publish(store, report, arguments), tell=tell
+    )
 
 
 def _sweep_document(result: SweepResult) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from mm_mlflow import console
 from mm_mlflow.cli.shared import Failed, command, open_design, open_store, print_json
 from mm_mlflow.errors import InvalidInput
 
@@ -47,24 +48,29 @@ def train(
     elif result.status == "trained":
         click.echo(f"{cell.label}: trained in {result.busy:.1f} s, run {result.run_id}")
     if result.status == "failed":
-        click.echo(f"Error: {cell.label} failed: {result.error} (run {result.run_id})", err=True)
+        console.say(f"Error: {cell.label} failed: {result.error} (run {result.run_id})", err=True)
         raise Failed
 
 
 def _levels(pairs: Sequence[str], extra: Sequence[str]) -> dict[str, str]:
     """Levels from ``--set AXIS=LEVEL`` and from ``--AXIS LEVEL``, which is how ``mlflow run`` appends
     params that an entry point does not declare."""
-    levels: dict[str, str] = {}
+    found: list[tuple[str, str]] = []
     for pair in pairs:
         axis, equals, level = pair.partition("=")
         if not equals or not axis or not level:
             raise InvalidInput(f"--set {pair!r} is not allowed: --set AXIS=LEVEL is")
-        levels[axis] = level
+        found.append((axis, level))
     words = list(extra)
     while words:
         word = words.pop(0)
         axis, equals, level = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not (equals or words):
             raise InvalidInput(f"argument {word!r} is not allowed: --AXIS LEVEL is")
-        levels[axis] = level if equals else words.pop(0)
+        found.append((axis, level if equals else words.pop(0)))
+    levels: dict[str, str] = {}
+    for axis, level in found:
+        if axis in levels:
+            raise InvalidInput(f"axis {axis} is given twice: {levels[axis]} and {level}")
+        levels[axis] = level
     return levels

@@ -14,7 +14,7 @@ from mlflow.exceptions import ExecutionException
 from mlflow.projects.backend.abstract_backend import AbstractBackend
 from mlflow.projects.submitted_run import SubmittedRun
 
-from mm_mlflow import console, engine, project, sweeping, tracking
+from mm_mlflow import console, engine, project, tracking
 from mm_mlflow.design import Design, SweepOptions
 from mm_mlflow.errors import InvalidInput, MultiplicityError
 from mm_mlflow.sweeping import SweepResult
@@ -110,20 +110,10 @@ def sweep(
     store = tracking.open_store(
         tracking_uri, _experiment(tracking_uri, experiment_id), design.name, create=True
     )
-    shown = console.Progress(began, quiet=False)
-    with shown:
-        result = sweeping.run_design(
-            design,
-            store,
-            material,
-            jobs=how.jobs,
-            scheduler=how.scheduler,
-            smoke=how.smoke,
-            adopt=how.adopt_foreign,
-            on_start=shown.start_cells,
-            on_result=shown.advance,
-        )
-    console.tell_sweep(result)
+    result = console.run_design(
+        design, store, material, began=began, quiet=False,
+        jobs=how.jobs, scheduler=how.scheduler, smoke=how.smoke, adopt=how.adopt_foreign,
+    )  # fmt: skip
     click.echo(f"Sheets: mm-mlflow sheet --experiment-name {shlex.quote(store.experiment.name)}")
     return result
 

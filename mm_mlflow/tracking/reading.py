@@ -288,7 +288,7 @@ def newest_design(store: Store, runs: Sequence[RawRun]) -> Design:
     if not sweeps:
         raise InvalidInput(
             f"experiment {store.experiment.name!r} holds no sweep ({len(runs)} runs): "
-            "name its design with --design"
+            "name its design, `mm-mlflow status DESIGN`"
         )
     for newest in reversed(sweeps):
         # A sweep that was killed at its very start has not stored its design.

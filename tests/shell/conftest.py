@@ -14,7 +14,7 @@ from helpers import Command
 from mlflow import MlflowClient
 from mlflow.tracking import fluent
 
-from mm_mlflow import datasets, runner
+from mm_mlflow import datasets, engine
 from mm_mlflow.cli import main
 
 SMALL = """
@@ -96,9 +96,9 @@ def command() -> Command:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells in this process, one after the other: what is tested is not the engine."""
-    monkeypatch.setattr(runner.engine, "workers", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(engine, "workers", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(
-        runner.engine,
+        engine,
         "run",
         lambda _, function, items, **__: ((key, function(job)) for key, job in items),
     )

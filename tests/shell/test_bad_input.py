@@ -54,7 +54,9 @@ def test_an_experiment_that_is_not_there(small: Path) -> None:
     line = fails("sheet", "--experiment-name", "digits")
     assert "'digits'" in line
     assert "0 finished runs with metrics: a sheet needs at least 2" in line
-    assert "holds no sweep" in fails("status", "--experiment-name", "digits")
+    line = fails("status", "--experiment-name", "digits")
+    assert "holds no sweep" in line
+    assert line.endswith("name its design, `mm-mlflow status DESIGN`")
     line = fails("sheet", "--experiment-name", "digits", "--design", str(small))
     assert "holds no finished cell" in line
     assert "no experiment is named" in fails("sheet")
@@ -97,8 +99,52 @@ def test_a_scheduler_that_is_not_there(small: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("nonsense", "missing port number"),
+        ("127.0.0.1:x", "invalid literal"),
+        ("http://127.0.0.1:8786", "unknown address scheme 'http'"),
+        ("tls://127.0.0.1:8786", "needs certificates"),
+    ],
+)
+def test_an_address_at_which_no_scheduler_can_be(small: Path, address: str, message: str) -> None:
+    """Named in a line before anything is written."""
+    line = fails("sweep", str(small), "--scheduler", address)
+    assert f"scheduler {address!r}" in line
+    assert message in line
+    assert MlflowClient().get_experiment_by_name("small") is None
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["--default", "lr=0.1", "--default", "lr=0.01"],
+            "--default lr is given twice: 0.1 and 0.01",
+        ),
+        (
+            ["--bins", "lr=2", "--bins", "wd=2", "--bins", "lr=3"],
+            "--bins lr is given twice: 2 and 3",
+        ),
+    ],
+)
+def test_an_option_that_says_two_things(arguments: list[str], message: str) -> None:
+    """Which of the two was meant is not for us to say."""
+    for words in (["sheet"], ["select", "--pareto", "--on", "accuracy"]):
+        assert message in fails(*words, "--experiment-name", "x", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--set", "learning_rate=0.1", "--set", "learning_rate=0.05"],
+            "axis learning_rate is given twice: 0.1 and 0.05",
+        ),
+        (
+            ["--set", "learning_rate=0.1", "--learning_rate", "0.05"],
+            "axis learning_rate is given twice: 0.1 and 0.05",
+        ),
         (["--set", "learning_rate"], "--set 'learning_rate' is not allowed"),
         (["--set", "learning_rat=0.1"], "did you mean 'learning_rate'"),
         (["--learning_rate", "0.3"], "unknown learning_rate level '0.3'"),

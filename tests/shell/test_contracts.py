@@ -46,12 +46,14 @@ def test_the_heartbeat_is_refreshed_while_work_goes_on(monkeypatch: pytest.Monke
     store = tracking.open_store(None, "beats", create=True)
     run_id = tracking.create_run(store, "x", {"mm.heartbeat": "0"})
     beats: list[str] = []
+    threads: set[threading.Thread] = set()
     enough = threading.Event()
     original = MlflowClient.set_tag
 
     def set_tag(client: MlflowClient, run: str, key: str, value: str) -> None:
         original(client, run, key, value)
         beats.append(value)
+        threads.add(threading.current_thread())
         if len(beats) == 2:
             raise MlflowException("the store is away")
         if len(beats) >= 4:
@@ -61,10 +63,10 @@ def test_the_heartbeat_is_refreshed_while_work_goes_on(monkeypatch: pytest.Monke
     monkeypatch.setattr(MlflowClient, "set_tag", set_tag)
     with tracking.heartbeat(store, run_id):
         assert enough.wait(timeout=60)
-    number = len(beats)
+    (thread,) = threads
+    assert not thread.is_alive()  # so that no beat can come any more
     assert MlflowClient().get_run(run_id).data.tags["mm.heartbeat"] == beats[-1]
     assert int(beats[-1]) > 0
-    assert number == len(beats)
 
 
 BLOCKED = """
@@ -202,9 +204,38 @@ def test_a_store_that_takes_no_artifacts_leaves_nothing_running(
         said = command("sweep", small, "--smoke", code=1)
         assert "no space left" in said.stderr
         assert "Traceback" not in said.output
-        command("train", small, "--seed", "0", code=1)
+        said = command("train", small, "--seed", "0", code=1)
+        (line,) = (line for line in said.stderr.splitlines() if line.startswith("Error: "))
+        assert line.startswith("Error: default seed=0 failed: MlflowException: no space left (run ")
     states = {run.info.status for kind in ("sweep", "cell") for run in runs_of(kind)}
     assert states == {"KILLED", "FAILED"}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_first_reason_is_told_whatever_fails_after_it(
+    small: Path, command: Command, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Work that fails where its traceback cannot be stored, nor its run be ended: a result all the same,
+    and what could not be written is logged."""
+
+    def fails(error: Exception) -> Any:
+        def raises(*_: Any, **__: Any) -> None:
+            raise error
+
+        return raises
+
+    monkeypatch.setattr(runner.training, "train", fails(ValueError("the real reason")))
+    monkeypatch.setattr(MlflowClient, "log_artifacts", fails(NotADirectoryError("artifacts")))
+    said = command("train", small, "--seed", "0", "--json", code=1)
+    document = json.loads(said.stdout)
+    assert document["status"] == "failed"
+    assert document["error"] == "ValueError: the real reason"
+    assert f"files of run {document['run_id']} not written: artifacts" in caplog.text
+    assert MlflowClient().get_run(document["run_id"]).info.status == "FAILED"
+    monkeypatch.setattr(MlflowClient, "set_terminated", fails(MlflowException("away")))
+    said = command("train", small, "--seed", "1", "--json", code=1)
+    assert json.loads(said.stdout)["error"] == "ValueError: the real reason"
+    assert "not written: away" in caplog.text
 
 
 def _log_dataset(store: Store, run_id: str, start: Any, errors: Any) -> None:

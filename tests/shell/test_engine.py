@@ -167,17 +167,22 @@ def test_two_sweeps_at_once_end_with_one_counted_run_per_cell(kill_design: Path)
     assert len(finished) == 2 + others
 
 
-def test_ctrl_c_says_one_line_and_leaves_nothing_running(kill_design: Path) -> None:
-    """SIGINT reaches the whole process group, as from a terminal; the next sweep goes on."""
+def from_a_terminal(design: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A sweep in a process group of its own, which SIGINT can reach."""
     # Shells start background jobs with SIGINT ignored, and children inherit that: a terminal does not.
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from mm_mlflow.cli import main; main(sys.argv[1:])"
     )
-    command = [sys.executable, "-c", code, "sweep", str(kill_design), "--jobs", "2"]
-    child = subprocess.Popen(
+    command = [sys.executable, "-c", code, "sweep", str(design), *arguments]
+    return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+
+
+def test_ctrl_c_says_one_line_and_leaves_nothing_running(kill_design: Path) -> None:
+    """SIGINT reaches the whole process group, as from a terminal; the next sweep goes on."""
+    child = from_a_terminal(kill_design, "--jobs", "2")
     await_cells(child, lambda runs: state(runs)["FINISHED"] >= 1 and state(runs)["RUNNING"] >= 1)
     os.killpg(child.pid, signal.SIGINT)
     said = child.communicate()
@@ -185,6 +190,29 @@ def test_ctrl_c_says_one_line_and_leaves_nothing_running(kill_design: Path) -> N
     assert "Traceback" not in said[1]
     assert said[1].splitlines()[-1].startswith("Interrupted")
     assert not state(cells())["RUNNING"]
+
+
+def test_ctrl_c_leaves_a_cluster_to_end_the_cell_that_it_has_begun(kill_design: Path) -> None:
+    """Nobody stops a task there: the cell is not marked KILLED while it is worked on, and ends
+    FINISHED; of the others none begins."""
+    from distributed import LocalCluster
+
+    kill_design.write_text(kill_design.read_text().replace("epochs: 40", "epochs: 200"))
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
+    ) as cluster:
+        child = from_a_terminal(kill_design, "--scheduler", cluster.scheduler_address)
+        (begun,) = await_cells(child, lambda runs: state(runs)["RUNNING"] == 1)
+        os.killpg(child.pid, signal.SIGINT)
+        said = child.communicate()
+        assert child.returncode == 130, said
+        assert "still works on: 1" in said[1]
+        while state(cells())["RUNNING"]:
+            assert not state(cells())["KILLED"]
+    (run,) = cells()
+    assert run.info.run_id == begun.info.run_id
+    assert run.info.status == "FINISHED"
+    assert "mm.killed" not in run.data.tags
 
 
 def test_workers_of_several_threads_are_refused() -> None:

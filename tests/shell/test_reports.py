@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from helpers import Command, artifact, fails, runs_of
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mm_mlflow import experiment, tracking
+from mm_mlflow import console, experiment, tracking
+from mm_mlflow.cli import main, shared
+from mm_mlflow.render import samples
 from mm_mlflow.rules import rules
 from mm_mlflow.selection import build_selection
 
@@ -188,6 +198,86 @@ def test_runs_of_others_are_tagged_only_upon_request(
     assert {run for run, value in found.items() if value == run_id} == {*ours, theirs}
     run_id, found = tags()
     assert found[theirs] is None
+
+
+def test_out_replaces_an_earlier_report_and_nothing_else(swept: Path, command: Command) -> None:
+    """A new folder, an empty one, or that of a report; any other is refused before runs are read, and
+    left as it is."""
+    del swept
+    Path("empty").mkdir()
+    for folder in ("new", "empty", "new"):
+        for words in (SHEET, SELECT):
+            command(*words, "small", "--out", folder)
+    Path("mine").mkdir()
+    Path("mine/summary.csv").write_text("mine")
+    for words in (SHEET, SELECT):
+        assert "no earlier report" in fails(*words, "small", "--out", "mine")
+        Path("mine/index.html").write_text("<title>mine</title>")
+        assert "no earlier report" in fails(*words, "unknown experiment", "--out", "mine")
+    assert Path("mine/summary.csv").read_text() == "mine"
+    assert {path.name for path in Path("mine").iterdir()} == {"summary.csv", "index.html"}
+    assert "cannot be written" in fails(*SHEET, "small", "--out", "mine/summary.csv")
+
+
+@pytest.mark.parametrize(
+    ("broken", "status"), [(KeyboardInterrupt(), "KILLED"), (ValueError("x"), "FAILED")]
+)
+def test_a_report_that_does_not_come_to_its_end(
+    swept: Path, monkeypatch: pytest.MonkeyPatch, broken: BaseException, status: str
+) -> None:
+    """Interrupted it ends KILLED, like all else; there is nothing that it would go on with."""
+    del swept
+
+    def breaks(*_: object) -> None:
+        raise broken
+
+    monkeypatch.setattr(tracking, "log_folder", breaks)
+    result = CliRunner().invoke(main, [*SHEET, "small"])
+    assert result.exit_code == (130 if status == "KILLED" else 1)
+    if status == "KILLED":
+        assert result.stderr.splitlines() == ["Interrupted."]
+    (report,) = runs_of("report")
+    assert report.info.status == status
+
+
+def test_names_of_other_people_do_not_command_the_terminal(swept: Path, command: Command) -> None:
+    """No control character, and no line that a name has begun."""
+    evil = "\x1b[2Jx\nfailed: everything\r"
+    client = MlflowClient()
+    done = runs_of("cell")[0]
+    for tags in ({}, {"mm.schema": "1", "mm.kind": "cell", "mm.cell": "0" * 64}):
+        params = {"seed": "0", "learning_rate": "0.1", "batch_size": "256", "architecture": "mlp"}
+        run_id = client.create_run(done.info.experiment_id, run_name=evil, tags=tags).info.run_id
+        for name, value in params.items():
+            client.log_param(run_id, name, value)
+        client.set_terminated(run_id)
+    said = command("status", swept).stdout
+    for word in ("extra: ", "foreign: "):
+        (line,) = (line for line in said.splitlines() if line.startswith(word))
+        assert "[2Jx failed: everything" in line
+    report = samples.report()
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        console.tell_report(replace(report, notes=(evil,)))
+    assert printed.getvalue().splitlines()[-1] == "[2Jx failed: everything"
+    record = logging.makeLogRecord({"msg": "run %s is left out", "args": (evil,)})
+    noted = shared._Note().format(record)
+    assert noted == "Note: run [2Jx failed: everything is left out"
+    for text in (said, noted, printed.getvalue(), fails("sheet", "--experiment-name", evil)):
+        assert all(character.isprintable() for character in text.replace("\n", ""))
+
+
+def test_a_terminal_without_the_letters_of_a_sheet(swept: Path) -> None:
+    """A question mark stands for Δ; what --json prints is whole."""
+    del swept
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    found = []
+    for more in ([], ["--json"]):
+        command = [sys.executable, "-m", "mm_mlflow", *SHEET, "small", *more]
+        done = subprocess.run(command, capture_output=True, check=True, env=environment)
+        found.append(done.stdout.decode("latin-1"))
+    assert "?all" in found[0]
+    assert "mean ± sd" in found[0]
+    assert json.loads(found[1])["sheets"]
 
 
 def test_a_report_experiment_that_is_deleted(swept: Path) -> None:

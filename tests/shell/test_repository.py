@@ -74,6 +74,16 @@ def test_commands_in_the_readme_exist() -> None:
             assert option in options(cli.main.commands[table])
 
 
+def test_select_lays_runs_out_as_sheet_does() -> None:
+    """By the same options, but for the one that the README names."""
+    section = README.split("\n## ")[2]
+    assert "`select` takes the same options,\nbut for `--axis`" in section
+    table = re.findall(r"^\| `(--[\w-]+)", section, re.MULTILINE)
+    assert len(table) == 10
+    assert set(table) <= options(cli.main.commands["sheet"])
+    assert set(table) - options(cli.main.commands["select"]) == {"--axis"}
+
+
 @pytest.mark.parametrize("entry", PROJECT["entry_points"])
 def test_project_entries_call_commands_that_exist(entry: str) -> None:
     """And their defaults name a design that is there."""

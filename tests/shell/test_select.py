@@ -12,6 +12,8 @@ import torch
 from helpers import Command, artifact, artifacts, predictions, runs_of
 from mlflow import MlflowClient
 
+from mm_mlflow import tracking
+
 GROUP = "group_accuracy/skew-gs_minority"
 PGD = "pgd_accuracy/delta-0.02.steps-2.examples-100"
 
@@ -219,6 +221,24 @@ def test_globs_are_for_what_is_measured(swept: Path, command: Command) -> None:
     refused = command(*select, "--top", "50%", "--on", "train_loss", code=2)
     assert "nothing says whether more of metric 'train_loss' is better" in refused.stderr
     command(*select, "--require", "train_loss<=100", "--out", "b")
+
+
+def test_models_that_cannot_be_registered(
+    swept: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report run is there, and the error names it."""
+    del swept
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("no graph")
+
+    monkeypatch.setattr(tracking, "register_model", fails)
+    select = ["select", "--experiment-name", "small", "--top", "1%", "--on", "accuracy"]
+    result = command(*select, "--register", "best", code=1)
+    (report,) = runs_of("report")
+    assert report.info.status == "FINISHED"
+    said = "is written, but the selected models could not be registered: no graph"
+    assert result.stderr.strip() == f"Error: report run {report.info.run_id} {said}"
 
 
 def test_registering_twice_adds_nothing_and_bad_names_write_nothing(

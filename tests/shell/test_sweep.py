@@ -8,6 +8,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ import pytest
 from helpers import Command, artifact, artifacts, predictions, runs_of
 from mlflow import MlflowClient
 
-from mm_mlflow import models, outcomes, runner, tracking
+from mm_mlflow import evaluation, jobs, models, outcomes, provenance, runner, tracking
 from mm_mlflow.datasets import bind, open_splits
 from mm_mlflow.design import Design
 from mm_mlflow.experiment import read
@@ -332,7 +335,7 @@ def test_a_finished_twin_is_found_before_training(small: Path, command: Command)
     store = tracking.open_store(None, "small")
     digest = open_splits(design.dataset)["train"].digest
     job = runner.Job(store, design, design.cells()[0], "another sweep", digest)
-    assert runner.run_cell(job).status == "present"
+    assert jobs.run_cell(job).status == "present"
     assert len(runs_of("cell")) == 3
 
 
@@ -347,7 +350,7 @@ def test_duplicates_are_reported_and_one_counts(small: Path, command: Command) -
     MlflowClient().set_tag(first.info.run_id, "mm.dataset", "hidden")
     label = first.info.run_name
     (cell,) = (cell for cell in design.cells() if cell.label == label)
-    runner.run_cell(runner.Job(store, design, cell, "another", digest))
+    jobs.run_cell(runner.Job(store, design, cell, "another", digest))
     MlflowClient().set_tag(first.info.run_id, "mm.dataset", digest)
     status = json.loads(command("status", "--experiment-name", "small", "--json").output)
     assert len(status["finished"]) == 3
@@ -483,6 +486,24 @@ def test_newer_reports_supersede_older_ones_of_the_same_arguments(
 
 
 @pytest.mark.usefixtures("in_process")
+def test_only_what_was_asked_for_in_the_same_words_is_superseded(
+    small: Path, command: Command
+) -> None:
+    """The report of a smoke, which is never the plan, leaves the full one; nor is a width of 0 none."""
+    command("sweep", small, "--sheet")
+    command("sweep", small, "--smoke", "--sheet")
+    command("sheet", "--experiment-name", "small", "--within", "0")
+    assert len(runs_of("report")) == 3
+    assert not any("mm.superseded_by" in run.data.tags for run in runs_of("report"))
+    command("sweep", small, "--smoke", "--sheet")
+    command("sheet", "--experiment-name", "small")
+    named = [run.data.tags["mm.report"] for run in runs_of("report")
+             if "mm.superseded_by" in run.data.tags]  # fmt: skip
+    smoke = bind(Design.load(small)).smoke().id
+    assert sorted(named) == ["sheets", f'sheets {{"smoke":"{smoke}"}}']
+
+
+@pytest.mark.usefixtures("in_process")
 def test_the_ten_lines_of_python(small: Path, command: Command) -> None:
     """What the README shows: an experiment read back in Python."""
     command("sweep", small)
@@ -510,6 +531,35 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(small: Path, command: 
     run = runs_of("cell")[0]
     stored = sum(len(artifact(run, path)) for path in artifacts(run))
     assert document["bytes"] / 3 == pytest.approx(stored, rel=0.5)
+
+
+def test_an_intervention_without_a_docstring_is_listed(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another package's, say: its name is all there is to say."""
+    module = types.ModuleType("somebody")
+    module.Bare = type("Bare", (), {"__doc__": None})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "somebody", module)
+    monkeypatch.setitem(evaluation.INTERVENTIONS, "bare", "somebody:Bare")
+    assert "\nbare " in command("interventions").output
+    listed = json.loads(command("interventions", "--json").output)
+    assert {"name": "bare", "summary": ""} in listed
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_the_commit_is_that_of_the_repository_that_holds_the_code(
+    tmp_path: Path, tracked: bool
+) -> None:
+    """Not of one that merely surrounds it, as a virtual environment lies in somebody's project."""
+    file = tmp_path / "venv" / "code.py"
+    file.parent.mkdir()
+    file.touch()
+    (tmp_path / ".gitignore").write_text("" if tracked else "venv\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *words], check=True)
+    done = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    assert provenance._git_commit(file) == (done.stdout.strip() if tracked else None)
 
 
 def test_lists_name_everything(command: Command) -> None:
