@@ -271,12 +271,14 @@ def tell_comparison(comparison: Comparison) -> None:
         say(sentence)
 
 
-def where_to_look(store: Store, run_id: str) -> str:
-    """How to open a report run, and the runs, in MLflow's UI."""
+def where_to_look(store: Store, run_id: str, reports: Store | None = None) -> str:
+    """How to open a report run, which lies in ``reports`` (else in ``store``), and the runs of ``store``
+    that it is about, in MLflow's UI."""
     from mm_mlflow import tracking
 
+    reports = reports or store
     pages = [
-        ("Report", tracking.report_page(store, run_id)),
+        ("Report", tracking.report_page(reports, run_id)),
         ("Runs", tracking.runs_page(store)),
         ("Charts", tracking.runs_page(store, charts=True)),
     ]
@@ -286,7 +288,7 @@ def where_to_look(store: Store, run_id: str) -> str:
     uri = f"sqlite:///{store.uri.removeprefix(here)}" if store.uri.startswith(here) else store.uri
     return "\n".join(
         [
-            f"Report: run {run_id} of experiment {store.experiment.name!r}. To look at it:",
+            f"Report: run {run_id} of experiment {reports.experiment.name!r}. To look at it:",
             f"  mlflow server --backend-store-uri {shlex.quote(uri)}",
             "  then open",
             *(f"  http://127.0.0.1:5000/{page}  ({name.lower()})" for name, page in pages),

@@ -36,7 +36,8 @@ def load(store: Store, chosen: Mapping[str, str]) -> Loaded:
     for cell, run_id in chosen.items():
         if not tracking.has_artifact(store, run_id, "model.safetensors"):
             raise InvalidInput(
-                f"run {run_id} keeps no weights (keep: weights: none), so its model cannot be registered"
+                f"run {run_id} keeps no model.safetensors, so its model cannot be registered: models "
+                "that mm_mlflow trained can, unless their design says keep: {weights: none}"
             )
         data = tracking.artifact(store, run_id, "model.safetensors")
         loaded[cell, run_id] = models.from_bytes(data)

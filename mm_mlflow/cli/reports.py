@@ -97,6 +97,6 @@ def say_where(
 
     click.echo("")
     if run_id:
-        click.echo(console.where_to_look(experiment.report_store(store, into), run_id))
+        click.echo(console.where_to_look(store, run_id, experiment.report_store(store, into)))
     elif out is not None:
         click.echo(f"Written to {out}: open index.html")

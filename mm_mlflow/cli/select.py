@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from mm_mlflow.cli import reports
 from mm_mlflow.cli.asked import asked as parse_asked
 from mm_mlflow.cli.asked import inference_options
 from mm_mlflow.cli.shared import command, open_design, open_store, print_json
-from mm_mlflow.errors import InvalidInput
+from mm_mlflow.errors import InvalidInput, unknown
 
 if TYPE_CHECKING:
     from mm_mlflow.frame import Frame
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     "--report", "shown", multiple=True, metavar="M",
     help="Show these before and after  [default: all others]",
 )  # fmt: skip
+@click.option("--maximize", multiple=True, metavar="M", help="More of this metric is better.")
+@click.option("--minimize", multiple=True, metavar="M", help="Less of this metric is better.")
 @inference_options
 @reports.report_options
 @click.option("--register", metavar="NAME", help="Register the selected models under this name.")
@@ -46,6 +49,8 @@ def select(
     require: Sequence[str],
     on: Sequence[str],
     shown: Sequence[str],
+    maximize: Sequence[str],
+    minimize: Sequence[str],
     within: float | None,
     mixed: bool,
     confirm_labels: bool,
@@ -75,6 +80,7 @@ def select(
     frame, plan = experiment.read(store, named, asked=asked)
     if within is not None:
         frame = frame.near_best(within)
+    frame = _directed(frame, maximize, minimize)
     (rules, on), shown = _named_metrics(frame, plan, given, shown)
     _check_register(register, (rules, on))
     selection = build_selection(
@@ -87,6 +93,8 @@ def select(
         rules=[rule.title for rule in rules],
         on=on,
         report=shown,
+        maximize=maximize,
+        minimize=minimize,
         within=within,
         mixed=mixed,
         confirm_labels=confirm_labels,
@@ -141,13 +149,24 @@ def _check_register(name: str | None, given: Rules | None) -> None:
         raise InvalidInput("--register needs a single selection: give one --top")
 
 
+def _directed(frame: Frame, maximize: Sequence[str], minimize: Sequence[str]) -> Frame:
+    """``frame``, told of the metrics that match; those about training itself match too."""
+    keys = [str(key) for key in frame.values]
+    found: list[list[str]] = []
+    for patterns in (maximize, minimize):
+        for pattern in patterns:
+            if not any(fnmatch.fnmatchcase(key, pattern) for key in keys):
+                raise unknown("metric", pattern, keys)
+        found.append([key for key in keys if any(fnmatch.fnmatchcase(key, p) for p in patterns)])
+    return frame.with_directions(*found)
+
+
 def _named_metrics(
     frame: Frame, plan: Plan, given: Rules | None, shown: Sequence[str]
 ) -> tuple[Rules, tuple[str, ...]]:
     """The rules (the design's where none are ``given``), and the metrics to select on and to show, each
     of which is there."""
     from mm_mlflow import experiment
-    from mm_mlflow.rules import Require
 
     if given is None:
         if plan.selection is None:
@@ -158,12 +177,6 @@ def _named_metrics(
     rules, on = given
     on = tuple(experiment.choose_metrics(frame, on))
     shown = tuple(experiment.choose_metrics(frame, shown)) if shown else ()
-    if not isinstance(rules[0], Require):
-        for metric in on:
-            if metric not in frame.records:
-                raise InvalidInput(
-                    f"nothing says whether more of metric {metric!r} is better: use --require"
-                )
     return (rules, on), shown
 
 

@@ -296,7 +296,7 @@ def newest_design(store: Store, runs: Sequence[RawRun]) -> Design:
             return read_design(store, newest.run_id)
     raise TrackingError(
         f"no sweep of experiment {store.experiment.name!r} has its design.yaml: "
-        "are its artifacts where this machine can read them? Else name the design with --design"
+        "are its artifacts where this machine can read them? Else name the design itself"
     )
 
 

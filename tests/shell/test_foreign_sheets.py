@@ -127,7 +127,7 @@ def test_options_reach_the_tables(plain: str, command: Command, tmp_path: Path) 
 
 
 def test_select_on_their_runs(plain: str, command: Command) -> None:
-    """By threshold; nothing says which way their metrics are better, so nothing else."""
+    """By threshold; or by the user's word which way their metrics are better, which nothing else says."""
     words = ["select", "--experiment-name", plain, "--json"]
     document = json.loads(command(*words, "--require", "val/acc>=0.95").output)
     found = theirs(plain)
@@ -138,6 +138,18 @@ def test_select_on_their_runs(plain: str, command: Command) -> None:
         "nothing says whether more"
         in command(*words, "--pareto", "--on", "val_loss", code=2).output
     )
+    both = ["--pareto", "--on", "val*", "--minimize", "val_loss"]
+    assert "metric 'val/acc' is better" in command(*words, *both, code=2).output
+    document = json.loads(command(*words, *both, "--maximize", "val/*").output)
+    loss, accuracy = (found[f"metrics.{key}"].to_numpy() for key in ("val_loss", "val/acc"))
+    front = [
+        not ((loss <= a) & (accuracy >= b) & ((loss < a) | (accuracy > b))).any()
+        for a, b in zip(loss, accuracy, strict=True)
+    ]
+    assert 0 < sum(front) < len(front)
+    assert set(document["selected"]) == set(found.loc[front, "run_id"])
+    refused = command(*words, *both, "--maximize", "vall*", code=2).output
+    assert "unknown metric 'vall*'" in refused
 
 
 def test_bad_options(plain: str, command: Command, small: Path) -> None:

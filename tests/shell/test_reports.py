@@ -98,6 +98,9 @@ def test_a_report_in_another_experiment(swept: Path, command: Command, words: li
     assert f"runs/{report.info.run_id}/artifacts/index.html" in opens
     assert about.startswith(f"About experiment [small](#/experiments/{source.experiment_id}/runs?")
     assert f"#/experiments/{report.info.experiment_id}/runs/{report.info.run_id}" in said
+    # The runs are where they were.
+    assert f"#/experiments/{source.experiment_id}/runs?" in said
+    assert f"#/experiments/{report.info.experiment_id}/runs?" not in said
     assert artifact(report, "index.html")
     assert not runs_of("report")
     assert before == {run.info.run_id for kind in ("cell", "sweep") for run in runs_of(kind)}

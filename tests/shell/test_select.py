@@ -188,7 +188,7 @@ def test_selecting_needs_weights_only_to_register(
     select = ["select", "--design", small, "--pareto", "--on", "accuracy"]
     command(*select)
     result = command(*select, "--register", "best", code=2)
-    assert "keeps no weights" in result.stderr
+    assert "keeps no model.safetensors" in result.stderr
 
 
 def test_a_selection_on_what_older_runs_lack_leaves_the_sheets(
