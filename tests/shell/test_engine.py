@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +192,16 @@ def test_ctrl_c_says_one_line_and_leaves_nothing_running(kill_design: Path) -> N
     assert not state(cells())["RUNNING"]
 
 
+@pytest.fixture
+def own_environment() -> Iterator[None]:
+    """Dask's nannies leave what they set for workers in this process too."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.usefixtures("own_environment")
 def test_ctrl_c_leaves_a_cluster_to_end_the_cell_that_it_has_begun(kill_design: Path) -> None:
     """Nobody stops a task there: the cell is not marked KILLED while it is worked on, and ends
     FINISHED; of the others none begins."""

@@ -77,7 +77,7 @@ def test_commands_in_the_readme_exist() -> None:
 def test_select_lays_runs_out_as_sheet_does() -> None:
     """By the same options, but for the one that the README names."""
     section = README.split("\n## ")[2]
-    assert "`select` takes the same options,\nbut for `--axis`" in section
+    assert "`select` takes the same options, but for `--axis`" in " ".join(section.split())
     table = re.findall(r"^\| `(--[\w-]+)", section, re.MULTILINE)
     assert len(table) == 10
     assert set(table) <= options(cli.main.commands["sheet"])
