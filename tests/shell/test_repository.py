@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import contextlib
 import io
@@ -114,3 +115,15 @@ def test_the_picture_is_what_its_data_draw() -> None:
     stored = np.asarray(Image.open(ROOT / "docs" / "sheet.png").convert("L"), dtype=float)
     assert drawn.shape == stored.shape
     assert np.abs(drawn - stored).mean() < 1
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.name)
+def test_tests_are_collected_without_what_only_system_tests_need(path: Path) -> None:
+    """The README's command installs no browser: who needs one imports it when it runs."""
+    found = [
+        node
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    modules = [getattr(node, "module", None) or node.names[0].name for node in found]
+    assert not {name.split(".")[0] for name in modules} & {"playwright", "axe_playwright_python"}

@@ -122,3 +122,12 @@ def new_page(chromium: Any, *, scheme: str = "light", width: int = 1440, height:
     context.add_init_script(SETTLED)
     context.set_default_timeout(45_000)
     return context.new_page()
+
+
+def violations(frame: Any) -> list[dict[str, Any]]:
+    """What axe-core finds wrong with a page."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(frame, options={"resultTypes": ["violations"]}).response
+    violated: list[dict[str, Any]] = found["violations"]
+    return violated

@@ -9,7 +9,6 @@ from typing import Any
 
 import mlflow_site
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
 from mm_mlflow.render import index, renderer, samples, selection
 
@@ -320,7 +319,7 @@ AUDITED = [
 
 def grave(frame: Any) -> list[tuple[str, list[str]]]:
     """Rules of axe-core that are broken seriously or critically, and three places of each."""
-    found = Axe().run(frame, options={"resultTypes": ["violations"]}).response["violations"]
+    found = mlflow_site.violations(frame)
     return [
         (fault["id"], [node["html"][:200] for node in fault["nodes"]][:3])
         for fault in found
