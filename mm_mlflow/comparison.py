@@ -53,8 +53,8 @@ class Comparison:
     Attributes:
         pairs: metrics that both runs have, by name.
         missing: metrics of the original that the reproduction lacks: nothing says how to take them.
-        logits: largest absolute difference by what names the data; infinite where shapes differ or
-            only one is finite. Only data of which both runs keep logits.
+        logits: largest absolute difference by what names the data; infinite where shapes differ, only
+            one is finite, or the reproduction has none.
         environment: entries of ``mm.env`` that differ, original and reproduction.
     """
 

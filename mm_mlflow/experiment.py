@@ -33,6 +33,11 @@ from mm_mlflow.tracking import Store
 
 logger = logging.getLogger(__name__)
 
+SMOKE = (
+    "Only a smoke of the design was swept: every level once, one seed. Its cells are the plan here; "
+    "--design says another."
+)
+
 
 def read(
     store: Store, design: Design | None = None, *, asked: Asked | None = None
@@ -65,12 +70,6 @@ def read(
     if smoke:
         plan = replace(plan, notes=(*plan.notes, SMOKE))
     return frame, plan
-
-
-SMOKE = (
-    "Only a smoke of the design was swept: every level once, one seed. Its cells are the plan here; "
-    "--design says another."
-)
 
 
 def read_planned(
@@ -125,11 +124,12 @@ def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
     chosen: dict[str, None] = {}
     for pattern in patterns:
         found = [key for key in frame.metrics if fnmatch.fnmatchcase(key, pattern)]
-        if not found:
-            every = [key for key in map(str, frame.values) if not key.startswith("system/")]
-            found = [key for key in every if fnmatch.fnmatchcase(key, pattern)]
-        if not found and pattern in frame.values:
-            found = [pattern]
+        found = found or [
+            key
+            for key in map(str, frame.values)
+            if key == pattern
+            or (fnmatch.fnmatchcase(key, pattern) and not key.startswith("system/"))
+        ]
         if not found:
             raise unknown("metric", pattern, frame.metrics)
         chosen.update(dict.fromkeys(found))

@@ -180,19 +180,14 @@ class Frame:
         Raises:
             InvalidInput: a metric in both, or one whose record says otherwise.
         """
+        for metric in minimize:
+            if metric in maximize:
+                raise InvalidInput(f"minimize {metric!r} is not allowed: it is to be maximized too")
         told = {**dict.fromkeys(maximize, True), **dict.fromkeys(minimize, False)}
         for metric, higher in told.items():
-            known = self.records.get(metric, {}).get("higher_is_better", higher)
-            if (metric in maximize and metric in minimize) or known != higher:
-                option = "maximize" if known != higher and higher else "minimize"
-                raise InvalidInput(
-                    f"{option} {metric!r} is not allowed: "
-                    + (
-                        "it is to be maximized too"
-                        if known == higher
-                        else f"{'less' if higher else 'more'} of it is better"
-                    )
-                )
+            if self.records.get(metric, {}).get("higher_is_better", higher) != higher:
+                option, truth = ("maximize", "less") if higher else ("minimize", "more")
+                raise InvalidInput(f"{option} {metric!r} is not allowed: {truth} of it is better")
         return replace(self, directions=told)
 
     def __getitem__(self, mask: pd.Series) -> Frame:

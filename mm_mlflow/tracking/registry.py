@@ -15,8 +15,7 @@ from mm_mlflow.tracking.store import Store
 
 def registered(store: Store, name: str) -> dict[str, str]:
     """Versions of a registered model that cells gave, by the cell's run id."""
-    quote = '"' if "'" in name else "'"
-    versions = store.client.search_model_versions(f"name={quote}{name}{quote}")
+    versions = store.client.search_model_versions(f"name='{name}'")
     return {
         version.tags["mm.cell_run"]: str(version.version)
         for version in versions

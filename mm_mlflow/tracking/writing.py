@@ -43,29 +43,29 @@ def project_run(store: Store) -> str | None:
     A run that somebody has logged to, or that no project started, is theirs and stays so.
     """
     run = _project_run(store)
-    if run is None or run.info.experiment_id != store.experiment.id:
-        return None
-    logged = run.data.metrics or NOTE in run.data.tags or "mm.kind" in run.data.tags
-    if MLFLOW_PROJECT_ENTRY_POINT not in run.data.tags or logged:
-        return None
-    if store.client.list_artifacts(run.info.run_id):
+    if run is None or run.info.experiment_id != store.experiment.id or not _is_bare(store, run):
         return None
     return str(run.info.run_id)
 
 
 def mark_launcher(store: Store, run_id: str) -> None:
-    """Link a project run in another experiment to the run that holds its work, and back."""
+    """Link a bare project run in another experiment to the run that holds its work, and back."""
     run = _project_run(store)
-    if run is None or run.info.run_id == run_id or "mm.kind" in run.data.tags:
+    if run is None or run.info.run_id == run_id or not _is_bare(store, run):
         return
     name = store.experiment.name
     note = f"Started the work that is in experiment **{name}**, run `{run_id}`."
-    tags = {"mm.kind": "launcher", "mm.work": run_id}
-    if NOTE not in run.data.tags:
-        tags[NOTE] = note
-    for key, value in tags.items():
+    for key, value in [("mm.kind", "launcher"), ("mm.work", run_id), (NOTE, note)]:
         store.client.set_tag(run.info.run_id, key, value)
     store.client.set_tag(run_id, "mm.launcher", run.info.run_id)
+
+
+def _is_bare(store: Store, run: Run) -> bool:
+    """Whether a project started the run, and nobody has logged more to it than ``mlflow run`` itself."""
+    logged = run.data.metrics or {NOTE, "mm.kind"} & run.data.tags.keys()
+    if MLFLOW_PROJECT_ENTRY_POINT not in run.data.tags or logged:
+        return False
+    return not store.client.list_artifacts(run.info.run_id)
 
 
 def _project_run(store: Store) -> Run | None:

@@ -8,8 +8,6 @@ import guards
 import pytest
 from guards import GUARDS, Guard
 
-pytestmark = pytest.mark.system
-
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> guards.Copy:
@@ -20,6 +18,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> guards.Copy:
     return made
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
 def test_a_guard_is_needed(copy: guards.Copy, guard: Guard) -> None:
     """Without it, its test fails: one that passed would show nothing."""
