@@ -15,8 +15,10 @@ import click
 if TYPE_CHECKING:
     from mm_mlflow.backfill import Outcome, RunResult
     from mm_mlflow.cell import Cell
+    from mm_mlflow.change import Change
     from mm_mlflow.comparison import Comparison
     from mm_mlflow.design import Design
+    from mm_mlflow.gate import Checked
     from mm_mlflow.jobs import Material
     from mm_mlflow.plan import Plan
     from mm_mlflow.report import Report
@@ -197,20 +199,29 @@ def _some(labels: Sequence[str]) -> str:
 
 def tell_report(report: Report) -> None:
     """The summary over metrics, and the notes."""
-    from mm_mlflow.render.index import bound, mean_sd, ratio
+    from mm_mlflow.render import chance
+    from mm_mlflow.render.index import bound, by_chance, mean_sd, ratio
 
-    header = ("metric", "examples", "runs", "mean ± sd", "Δall", "× accuracy's")
+    header = ("metric", "examples", "runs", "mean ± sd", "Δall", "by chance", "× accuracy's")
     # Runs of other programs tell neither their examples nor which metric is their accuracy.
     known = [True, any(row.n_examples for row in report.summary), True, True, True]
+    known.append(any(row.delta_all_by_chance is not None for row in report.summary))
     known.append(any(row.ratio is not None for row in report.summary))
     rows = [header]
     for row in report.summary:
-        examples = str(row.n_examples or "–")
-        delta = bound(row, row.delta_all)
-        rows.append((row.metric, examples, str(row.n_runs), mean_sd(row), delta, ratio(row)))
+        examples, delta = str(row.n_examples or "–"), bound(row, row.delta_all)
+        numbers = (str(row.n_runs), mean_sd(row), delta, by_chance(row), ratio(row))
+        rows.append((row.metric, examples, *numbers))
     _table([list(itertools.compress(row, known)) for row in rows])
     if any(row.unit == "fraction" for row in report.summary):
         click.echo("Values, sd and Δ in percent and points where a metric is an accuracy.")
+    if known[-2]:
+        click.echo(chance.BY_CHANCE)
+    for sheet in report.sheets:
+        if said := chance.short(sheet):
+            say(f"{sheet.metric}: {said}")
+    if report.judged is not None:
+        click.echo(chance.judged(report.judged))
     for line in (*_inferred(report.plan), *report.notes):
         say(line)
 
@@ -247,18 +258,30 @@ def _table(texts: Sequence[Sequence[str]]) -> None:
 
 def tell_selection(selection: Selection) -> None:
     """What was selected, and what that does to every metric."""
-    from mm_mlflow.render.selection import HEAD, chosen, row
+    from mm_mlflow.render import selection_words as words_of
+    from mm_mlflow.render.selection import chosen, parts, verdicts
     from mm_mlflow.report import some
 
     for note in selection.notes:
         say(note)
     for choice in selection.choices:
         say(chosen(selection, choice) + (f"; {choice.reason}" if choice.reason else ""))
-        _table([HEAD, *(row(effect) for effect in choice.effects)])
+        effects = words_of.effects(choice)
+        _table([effects.flat, *effects.rows])
+        for text in (*verdicts(choice), *parts(choice)):
+            say(text)
+        if halves := words_of.halves(choice):
+            _table([halves.flat, *halves.rows])
         say("Selected: " + (some(choice.labels) or "none"))
+    if regrets := words_of.regrets(selection):
+        click.echo("Choosing by accuracy alone:")
+        _table([regrets.flat, *regrets.rows])
+    for text in (words_of.judged(selection), words_of.unhalved(selection)):
+        if text:
+            say(text)
     click.echo(
         "Values and Δ in percent and points where a metric is an accuracy. random: mean Δ of random "
-        "subsets of the same size; as small: the share of them whose Δ is as small."
+        "subsets of the same size."
     )
 
 
@@ -269,6 +292,44 @@ def tell_comparison(comparison: Comparison) -> None:
     _table([HEAD, *(row(pair) for pair in comparison.pairs)])
     for sentence in comparison.sentences():
         say(sentence)
+
+
+def tell_change(change: Change) -> None:
+    """What changed between two experiments: tables, then sentences."""
+    from mm_mlflow.render import change as shown
+
+    say(f"A: {change.a.experiment}; B: {change.b.experiment}. {shown.compared(change)}")
+    for note in [*shown.left_out(change), *change.notes]:
+        say(note)
+    for head, row, told in (
+        (shown.SPREAD_HEAD, shown.spread_row, shown.spread_sentences(change)),
+        (shown.MEAN_HEAD, shown.mean_row, shown.mean_sentences(change)),
+    ):
+        if change.metrics:
+            click.echo("")
+            _table([head, *map(row, change.metrics)])
+            for sentence in told:
+                say(sentence)
+    click.echo("")
+    for text in (shown.lead(change), shown.swapped(change), shown.units(change), shown.KEY):
+        if text:
+            say(text)
+    for item in change.not_compared:
+        say(f"Not compared: {item.metric}: {item.reason}")
+
+
+def tell_checks(checks: Sequence[Checked]) -> None:
+    """Every bound, whether it is kept, and by how much."""
+    for one in checks:
+        limit = f"{one.bound.quantity}/{one.metric}"
+        if one.value is None:
+            say(f"unknown: {limit}: {one.reason} (at most {one.bound.maximum:g} is asked)")
+            continue
+        sign = "<=" if one.bound.keeps(one.value) else ">"
+        reason = f" ({one.reason})" if one.reason else ""
+        say(f"{one.outcome}: {limit} {one.value:.6g} {sign} {one.bound.maximum:g}{reason}")
+    kept = sum(one.outcome == "kept" for one in checks)
+    click.echo(f"{kept} of {len(checks)} bounds are kept")
 
 
 def where_to_look(store: Store, run_id: str, reports: Store | None = None) -> str:

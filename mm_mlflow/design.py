@@ -95,7 +95,8 @@ class Design(Strict):
     """What is to be trained and measured; the content of ``design.yaml``.
 
     Either ``dataset`` and ``training`` say what a cell is, or ``project`` does: somebody's MLflow
-    project, which trains and measures itself.
+    project, which trains and measures itself. ``shared_seed`` declares that runs of equal seeds share
+    something besides their label, such as a data split: statistics then take seeds as blocks.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Design(Strict):
     axes: tuple[Axis, ...]
     seeds: tuple[int, ...]
     layout: Literal["star", "factorial"] = "star"
+    shared_seed: bool = False
     interventions: tuple[InterventionSpec, ...] = (InterventionSpec(name="accuracy"),)
     selection: SelectionSpec | None = None
     keep: Keep = Keep()
@@ -299,6 +301,8 @@ class Design(Strict):
         for key in ("selection", "project"):  # keys that are younger than ids
             if data[key] is None:
                 del data[key]
+        if not self.shared_seed:
+            del data["shared_seed"]
         data["dataset"] = self.dataset.identity() if self.dataset else None
         for spec, item in zip(self.interventions, data["interventions"], strict=True):
             item["dataset"] = spec.dataset.identity() if spec.dataset else None

@@ -17,19 +17,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mm_mlflow import tracking
+from mm_mlflow.chance import Evidence
 from mm_mlflow.design import Design, canonical_json
 from mm_mlflow.errors import InvalidInput, TrackingError, unknown
+from mm_mlflow.evaluation.planning import is_mean
 from mm_mlflow.frame import Frame, RawRun, conform
 from mm_mlflow.inference import Asked, infer
 from mm_mlflow.plan import Plan, plan_of
-from mm_mlflow.render import digest, report_files, selection_digest, selection_files
+from mm_mlflow.render import change_files, digest, report_files, selection_digest, selection_files
 from mm_mlflow.render.md import escape
 from mm_mlflow.report import Report
 from mm_mlflow.selection import Selection
 from mm_mlflow.tracking import Store
+
+if TYPE_CHECKING:
+    from mm_mlflow.change import Change  # which needs all of scipy.stats
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +146,67 @@ def choose_metrics(frame: Frame, patterns: Sequence[str]) -> list[str]:
     return list(chosen) or frame.metrics
 
 
+MOST_VALUES, MOST_PREDICTIONS = 1_000, 200  # runs with statistics that nobody asked for
+
+SKIPPED = f"Above {MOST_VALUES:,} runs, what chance would give is computed on request: --statistics values."
+
+
+def evidence(
+    store: Store,
+    frame: Frame,
+    plan: Plan,
+    metrics: Sequence[str],
+    *,
+    asked: str | None = None,
+    n_examples: int | None = None,
+) -> Evidence | None:
+    """What statistics are made from; None where there are to be none.
+
+    Args:
+        store: where the runs are.
+        frame: the experiment.
+        plan: its plan.
+        metrics: keys that sheets are made of.
+        asked: ``values`` (of runs alone), ``predictions`` (per-example outcomes too) or None: predictions
+            where a design plans at most 200 runs, else values, and nothing above 1,000 runs.
+        n_examples: of metrics that do not tell it.
+
+    Raises:
+        TrackingError: predictions that were asked for cannot be read.
+        InvalidInput: runs whose examples differ, where predictions were asked for.
+    """
+    number = int(frame.counted.sum())
+    if asked is None and number > MOST_VALUES:
+        return None
+    gaps = frozenset(key for key, record in frame.records.items() if not _is_share(record))
+    wanted = asked or ("values" if plan.inferred or number > MOST_PREDICTIONS else "predictions")
+    if wanted == "values":
+        unread = dict.fromkeys(
+            frame.records, "predictions were not read (--statistics predictions)"
+        )
+        return Evidence(missing=unread, n_examples=n_examples, no_shares=gaps)
+    try:
+        stored = tracking.read_outcomes(store, frame, metrics)
+    except (InvalidInput, TrackingError) as error:
+        if asked is not None:
+            raise
+        # Nobody asked for them: the sheets stand without, and say why.
+        logger.warning("predictions are left out: %s", error)
+        unread = dict.fromkeys(metrics, f"predictions cannot be used: {error}")
+        return Evidence(missing=unread, n_examples=n_examples, no_shares=gaps)
+    return Evidence(stored.found, stored.missing, n_examples, gaps)
+
+
+def _is_share(record: Mapping[str, Any]) -> bool:
+    """Whether a metric is the share of test examples that are right, as far as this version knows."""
+    try:
+        return is_mean(record)
+    except (
+        InvalidInput
+    ):  # of another version, or of a package that is not here: no guide is given for it
+        return False
+
+
 class Refused(TrackingError):
     """A report that MLflow did not take. Its files are in ``folder``."""
 
@@ -165,7 +231,11 @@ def publish(
         Refused: the run could not be written; the files are on disk.
         TrackingError: it is written, and older ones could not be marked.
     """
-    deltas = {_fit(f"delta_all/{row.metric}"): row.delta_all for row in report.summary}
+    deltas: dict[str, float] = {}
+    for name in ("delta_all", "delta_all_adjusted", "delta_all_above_floor"):
+        for row in report.summary:
+            value = getattr(row, name)
+            deltas[_fit(f"{name}/{row.metric}")] = math.nan if value is None else value
     return _publish(
         store,
         into,
@@ -354,19 +424,24 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def save(folder: Path, shown: Report | Selection) -> list[str]:
-    """Write the files of a report or a selection below ``folder`` and nothing to MLflow; returns
-    their paths.
+def save(folder: Path, shown: Report | Selection | Change) -> list[str]:
+    """Write the files of a report, a selection or a comparison below ``folder`` and nothing to MLflow;
+    returns their paths.
 
     Raises:
         InvalidInput: the folder cannot be written, or as :func:`check_folder`.
     """
     check_folder(folder)
-    files = report_files(shown) if isinstance(shown, Report) else selection_files(shown)
     try:
-        return tracking.write_files(folder, files)
+        return tracking.write_files(folder, _files(shown))
     except OSError as error:
         raise InvalidInput(f"out {str(folder)!r} cannot be written: {error}") from error
+
+
+def _files(shown: Report | Selection | Change) -> Iterator[tuple[str, bytes]]:
+    if isinstance(shown, Report):
+        return report_files(shown)
+    return selection_files(shown) if isinstance(shown, Selection) else change_files(shown)
 
 
 def status(frame: Frame) -> dict[str, list[dict[str, Any]]]:

@@ -454,12 +454,12 @@ def metric_values(plan: Iterable[str], chosen: Mapping[str, RawRun]) -> pd.DataF
 
 
 # What the value depends on; titles and descriptions may be worded anew.
-_DECISIVE = ("intervention", "version", "parameters", "split", "split_digest", "group", "n")
+DECISIVE = ("intervention", "version", "parameters", "split", "split_digest", "group", "n")
 
 
 def decisive(record: Mapping[str, Any]) -> str:
     """What the value of a metric depends on, as text: equal records measure the same."""
-    return canonical_json({name: record.get(name) for name in _DECISIVE})
+    return canonical_json({name: record.get(name) for name in DECISIVE})
 
 
 Records = dict[str, Mapping[str, Any]]

@@ -63,6 +63,8 @@ class Plan:
         candidates: numeric params with (nearly) as many values as runs, which are axes on request.
         notes: sentences about the layout, the gravest first.
         pooled: what an entry is the mean over, as a phrase; empty where each is one run.
+        shared_seed: whether the design declares that runs of equal seeds share something.
+        replicated: whether repeated runs of one cell stand side by side.
     """
 
     id: str
@@ -81,6 +83,8 @@ class Plan:
     candidates: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     pooled: str = ""
+    shared_seed: bool = False
+    replicated: bool = False
 
 
 def plan_of(design: Design | Plan) -> Plan:
@@ -108,4 +112,5 @@ def plan_of(design: Design | Plan) -> Plan:
         ),
         dataset=design.dataset.name if design.dataset else None,
         selection=design.selection,
+        shared_seed=design.shared_seed,
     )

@@ -7,13 +7,14 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from mm_mlflow.adoption import filled
+from mm_mlflow.chance import Evidence, with_chance
 from mm_mlflow.design import Design
 from mm_mlflow.distribution import Distribution, build_distributions, single_distributions
 from mm_mlflow.errors import InvalidInput
@@ -22,6 +23,8 @@ from mm_mlflow.frame import ExperimentRef, Frame, band, flipped_label_maps
 from mm_mlflow.plan import Plan, plan_of
 from mm_mlflow.selection import Selection, build_selection
 from mm_mlflow.sheet import Sheet, build_sheet
+from mm_mlflow.statistics.describe import SheetStatistics
+from mm_mlflow.statistics.page import PageCount
 
 _CONFIRM = "--confirm-labels"
 
@@ -35,6 +38,12 @@ class SummaryRow:
         ratio: Δall divided by that of accuracy, None where that is unknown or 0. A larger ratio is
             also what a smaller ``n_examples`` gives by chance.
         low, high: the runs at the ends: ``(run id, run name, value)``; None below two runs.
+        delta_all_adjusted: Δ over all healthy runs divided by d2 of their number; this and what follows
+            are None where no statistics were computed.
+        delta_all_by_chance: the Δ over all that flips of single test examples alone are expected to give,
+            or the binomial upper guide, as ``floor`` says.
+        delta_all_above_floor: the part of Δ over all that flips do not account for.
+        verdicts: by what is judged (``run_to_run``, ``shared_seed``, axes as ``axis:NAME``), what is said.
     """
 
     metric: str
@@ -50,6 +59,11 @@ class SummaryRow:
     ratio: float | None
     low: tuple[str, str, float] | None
     high: tuple[str, str, float] | None
+    delta_all_adjusted: float | None = None
+    delta_all_by_chance: float | None = None
+    delta_all_above_floor: float | None = None
+    floor: str | None = None
+    verdicts: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, NaN as null."""
@@ -74,6 +88,7 @@ class Report:
         distributions: all runs per group and per strength (Figures 3, 6, 8).
         notes: sentences about holes, duplicates, checks and environments, the gravest first.
         selection: what the design selects, if it does (Section 4, Figure 9).
+        judged: how much was judged, where the sheets have statistics.
     """
 
     experiment: ExperimentRef
@@ -86,6 +101,7 @@ class Report:
     notes: tuple[str, ...]
     distributions: tuple[Distribution, ...] = ()
     selection: Selection | None = None
+    judged: PageCount | None = None
 
     @property
     def figures(self) -> tuple[FigureRow, ...]:
@@ -126,11 +142,13 @@ def build_report(
     axes: Sequence[str] = (),
     mixed: bool = False,
     confirm_labels: bool = False,
+    evidence: Evidence | None = None,
 ) -> Report:
     """Sheets of ``metrics`` (all by default) with their summary and notes.
 
     Metrics whose label map seems to be flipped (:func:`~mm_mlflow.frame.flipped_label_maps`) are left
-    out with a note, unless ``confirm_labels`` says that it is as it should be.
+    out with a note, unless ``confirm_labels`` says that it is as it should be. With ``evidence`` (an empty
+    one will do) sheets say what chance would give; without, they are the paper's alone.
 
     Raises:
         InvalidInput: no planned cell has a run, a metric asked for by name seems to have its labels
@@ -148,18 +166,23 @@ def build_report(
     for metric in asked:
         if metric in flipped:
             raise InvalidInput(f"{flipped[metric]}: map its labels, or confirm them ({_CONFIRM})")
-    sheets = [
+    sheets = tuple(
         build_sheet(frame, plan, metric, axes=axes, mixed=mixed)
         for metric in (asked or [key for key in everything if key not in flipped])
-    ]
+    )
     left_out = () if asked else tuple(flipped.values())
     if not sheets and not left_out:
         raise InvalidInput(
             f"experiment {frame.experiment.name!r}: no run has a finite value of any metric"
         )
+    judged = None
+    if evidence is not None:
+        sheets, judged = with_chance(sheets, frame, plan, evidence)
     reference = _reference(frame, plan)
     selection, not_shown = (
-        (None, []) if asked else _selection(frame, plan, mixed=mixed, confirm_labels=confirm_labels)
+        (None, [])
+        if asked
+        else _selection(frame, plan, evidence, mixed=mixed, confirm_labels=confirm_labels)
     )
     keys = [sheet.metric for sheet in sheets]
     return Report(
@@ -167,7 +190,7 @@ def build_report(
         plan=plan,
         planned=len(counted),
         counted=int(counted.sum()),
-        sheets=tuple(sheets),
+        sheets=sheets,
         summary=tuple(_summary(sheet, frame, reference) for sheet in sheets),
         cells=_tidy(frame, keys),
         notes=(
@@ -185,6 +208,7 @@ def build_report(
             *(single_distributions(frame, keys) if plan.layout in {"none", "bins"} else ()),
         ),
         selection=selection,
+        judged=judged,
     )
 
 
@@ -197,7 +221,7 @@ def _reference(frame: Frame, plan: Plan) -> float:
 
 
 def _selection(
-    frame: Frame, plan: Plan, *, mixed: bool, confirm_labels: bool
+    frame: Frame, plan: Plan, evidence: Evidence | None, *, mixed: bool, confirm_labels: bool
 ) -> tuple[Selection | None, list[str]]:
     """What the design selects, or why that is not shown."""
     if plan.selection is None:
@@ -207,6 +231,8 @@ def _selection(
         return build_selection(
             frame, plan.id, rules, on, plan.selection.report,
             mixed=mixed, confirm_labels=confirm_labels,
+            outcomes=evidence.outcomes if evidence else None,
+            missing=evidence.missing if evidence else None,
         ), []  # fmt: skip
     except InvalidInput as error:  # runs that lack a metric, say: the sheets stand all the same
         return None, [f"The design's selection is not shown: {error}."]
@@ -263,7 +289,25 @@ def _summary(sheet: Sheet, frame: Frame, reference: float) -> SummaryRow:
         ratio=sheet.delta_all / reference if known and math.isfinite(sheet.delta_all) else None,
         low=low,
         high=high,
+        **_chance(sheet.statistics),
     )
+
+
+def _chance(statistics: SheetStatistics | None) -> dict[str, Any]:
+    if statistics is None:
+        return {}
+    floor = statistics.floor
+    by_chance = floor.all_runs if floor else None
+    return {
+        "delta_all_adjusted": statistics.spread.adjusted_delta,
+        "delta_all_by_chance": by_chance.expected if by_chance else None,
+        "delta_all_above_floor": floor.delta_above_floor if floor else None,
+        "floor": floor.source if floor else None,
+        "verdicts": {
+            verdict.subject if verdict.axis is None else f"axis:{verdict.axis}": verdict.kind
+            for verdict in statistics.verdicts
+        },
+    }
 
 
 def _tidy(frame: Frame, metrics: Sequence[str]) -> pd.DataFrame:

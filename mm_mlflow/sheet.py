@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from mm_mlflow.errors import InvalidInput, unknown
 from mm_mlflow.figures import figure_of
 from mm_mlflow.frame import Duplicate, ExperimentRef, Frame, Status, Unit
 from mm_mlflow.plan import ColumnKind, Plan, TablePlan, plan_of
+from mm_mlflow.statistics.describe import SheetStatistics, TableStatistics
+
+R = TypeVar("R", SheetStatistics, TableStatistics)
 
 
 @np.errstate(over="ignore")
@@ -58,6 +61,7 @@ class SheetTable:
         run_ids, run_names: ``(levels, seeds)``, None where no run counts; where runs are pooled, no id,
             and how many they are.
         paired: whether the runs of a column have something in common; if not, no Δ is given for it.
+        statistics: what chance would give, where it was computed (:mod:`mm_mlflow.chance`).
     """
 
     axis: str
@@ -69,6 +73,7 @@ class SheetTable:
     run_ids: tuple[tuple[str | None, ...], ...]
     run_names: tuple[tuple[str | None, ...], ...]
     paired: bool = True
+    statistics: TableStatistics | None = None
 
     @property
     def healthy(self) -> np.ndarray:
@@ -132,6 +137,7 @@ class Sheet:
             apart, NaN where none has this metric twice.
         column_kind: what the columns of the tables are.
         inferred: whether the runs imply which cells there are; if not, a design plans them.
+        statistics: what chance would give, where it was computed (:mod:`mm_mlflow.chance`).
     """
 
     metric: str
@@ -168,6 +174,7 @@ class Sheet:
     column_kind: ColumnKind = "seeds"
     inferred: bool = False
     within_unit: Unit = "fraction"
+    statistics: SheetStatistics | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``sheet.json``; its JSON Schema is ``render/sheet.schema.json``."""
@@ -210,6 +217,7 @@ class Sheet:
             ],
             "duplicates_spread": _plain(self.spread),
             "pooled": self.pooled,
+            **_statistics(self.statistics),
         }
 
     @classmethod
@@ -231,6 +239,7 @@ class Sheet:
             "column_kind",
             "inferred",
             "within_unit",
+            "statistics",
         }
         values: dict[str, Any] = {
             **{f.name: data[f.name] for f in fields(cls) if f.name not in special},
@@ -252,6 +261,7 @@ class Sheet:
             ends=tuple(ends) if ends else None,
             tables=tuple(_table_from(table) for table in data["tables"]),
             missing=tuple(data["missing"]),
+            statistics=_read(SheetStatistics, data),
             duplicates=tuple(
                 Duplicate(item["cell"], item["counted"], tuple(item["others"]))
                 for item in data["duplicates"]
@@ -452,6 +462,7 @@ def _table_from(data: Mapping[str, Any]) -> SheetTable:
         run_ids=grid("run_ids"),
         run_names=grid("run_names"),
         paired=data.get("paired", True),
+        statistics=_read(TableStatistics, data),
     )
 
 
@@ -479,4 +490,14 @@ def _table_dict(table: SheetTable) -> dict[str, Any]:
         "delta_by_level_healthy": _plain(np.asarray(delta(table.healthy, axis=1))),
         "delta_by_seed_healthy": _plain(table.delta_by_seed_healthy),
         "paired": table.paired,
+        **_statistics(table.statistics),
     }
+
+
+def _statistics(record: SheetStatistics | TableStatistics | None) -> dict[str, Any]:
+    return {} if record is None else {"statistics": record.model_dump(mode="json")}
+
+
+def _read(kind: type[R], data: Mapping[str, Any]) -> R | None:
+    found = data.get("statistics")
+    return None if found is None else kind.model_validate(found)

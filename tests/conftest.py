@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Two processes of one thread beat one of two, and two of two fight for the cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 

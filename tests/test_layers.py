@@ -15,8 +15,9 @@ ROOT = Path(mm_mlflow.__file__).parent
 # Bottom to top. A module may import from its own layer's folder and from what stands before it.
 ORDER = [
     "errors", "registry", "rules", "specs", "cell", "design", "plan", "foreign", "frame",
-    "adoption", "inference", "figures", "sheet", "distribution", "selection", "report",
-    "split", "augmentation", "outcomes", "comparison", "evaluation", "request", "render",
+    "adoption", "inference", "figures", "statistics", "sheet", "chance", "distribution", "selection",
+    "change", "report", "gate", "split", "augmentation", "outcomes", "comparison", "evaluation",
+    "request", "render",
     # ---- shell ----
     "datasets", "models", "training", "artifacts", "sampling", "tracking", "provenance", "registration",
     "engine", "experiment", "jobs", "sweeping", "runner", "project", "reproduction", "estimate", "loading",

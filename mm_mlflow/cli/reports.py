@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from mm_mlflow.selection import Selection
     from mm_mlflow.tracking import Store
 
-_OPTIONS = [
+_RUNS = [
     click.option("--within", type=float, metavar="E", help="Only runs within E of the best accuracy."),
     click.option("--mixed", is_flag=True, help="Mix runs measured with different parameters."),
     click.option("--confirm-labels", is_flag=True, help="Use OOD data whose two classes look swapped."),
     click.option("--design", metavar="DESIGN", help="The plan  [default: the newest sweep's design]"),
+]  # fmt: skip
+_DESTINATION = [
     click.option(
         "--out", type=click.Path(path_type=Path), metavar="DIR",
         help="Write files, not a run: into a new folder, an empty one, or over an earlier report.",
@@ -33,9 +35,16 @@ _OPTIONS = [
 ]  # fmt: skip
 
 
+def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Which runs a report is about."""
+    for option in reversed(_RUNS):
+        function = option(function)
+    return function
+
+
 def report_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Which runs a report is about, and where it goes."""
-    for option in reversed(_OPTIONS):
+    for option in reversed([*_RUNS, *_DESTINATION]):
         function = option(function)
     return function
 

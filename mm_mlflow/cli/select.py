@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mm_mlflow.registration import Loaded
     from mm_mlflow.rules import Rule
     from mm_mlflow.selection import Selection
-    from mm_mlflow.tracking import Store
+    from mm_mlflow.tracking import Store, StoredOutcomes
 
     Rules = tuple[tuple[Rule, ...], tuple[str, ...]]
 
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     "--report", "shown", multiple=True, metavar="M",
     help="Show these before and after  [default: all others]",
 )  # fmt: skip
+@click.option(
+    "--split-half", is_flag=True,
+    help="Choose on one half of the test examples and report on the other, from predictions.",
+)  # fmt: skip
 @click.option("--maximize", multiple=True, metavar="M", help="More of this metric is better.")
 @click.option("--minimize", multiple=True, metavar="M", help="Less of this metric is better.")
 @inference_options
@@ -49,6 +53,7 @@ def select(
     require: Sequence[str],
     on: Sequence[str],
     shown: Sequence[str],
+    split_half: bool,
     maximize: Sequence[str],
     minimize: Sequence[str],
     within: float | None,
@@ -83,8 +88,17 @@ def select(
     frame = _directed(frame, maximize, minimize)
     (rules, on), shown = _named_metrics(frame, plan, given, shown)
     _check_register(register, (rules, on))
+    stored = _stored(store, frame, on, shown) if split_half else None
     selection = build_selection(
-        frame, plan.id, rules, on, shown, mixed=mixed, confirm_labels=confirm_labels
+        frame,
+        plan.id,
+        rules,
+        on,
+        shown,
+        mixed=mixed,
+        confirm_labels=confirm_labels,
+        outcomes=stored.found if stored else None,
+        missing=stored.missing if stored else None,
     )
     loaded = _load(store, frame, selection) if register is not None else {}
     versions: list[str] = []
@@ -93,6 +107,7 @@ def select(
         rules=[rule.title for rule in rules],
         on=on,
         report=shown,
+        split_half=split_half,
         maximize=maximize,
         minimize=minimize,
         within=within,
@@ -178,6 +193,17 @@ def _named_metrics(
     on = tuple(experiment.choose_metrics(frame, on))
     shown = tuple(experiment.choose_metrics(frame, shown)) if shown else ()
     return (rules, on), shown
+
+
+def _stored(store: Store, frame: Frame, on: Sequence[str], shown: Sequence[str]) -> StoredOutcomes:
+    """The outcomes of every metric that the selection is about, and of accuracy."""
+    from mm_mlflow import tracking
+    from mm_mlflow.selection import ACCURACY
+
+    wanted = dict.fromkeys([*on, *(shown or frame.metrics)])
+    if ACCURACY in frame.values:
+        wanted[ACCURACY] = None
+    return tracking.read_outcomes(store, frame, list(wanted))
 
 
 def _load(store: Store, frame: Frame, selection: Selection) -> Loaded:

@@ -32,12 +32,16 @@ def main() -> None:
     """Model multiplicity in MLflow: train a grid of models, measure them, build multiplicity sheets."""
 
 
+_EXPERIMENT = click.option("--experiment-name", metavar="NAME", help="MLflow experiment")
+
+
 def command(
-    name: str, *, resumes: bool = False, **settings: Any
+    name: str, *, resumes: bool = False, names_experiment: bool = True, **settings: Any
 ) -> Callable[[Callable[..., None]], click.Command]:
     """A subcommand with the options that all share, and errors as one line.
 
-    ``resumes``: interrupted and run again, it goes on where it stopped.
+    ``resumes``: interrupted and run again, it goes on where it stopped. ``names_experiment``: it works in
+    the experiment that ``--experiment-name`` names.
     """
 
     def decorate(function: Callable[..., None]) -> click.Command:
@@ -61,7 +65,7 @@ def command(
             click.option(
                 "--tracking-uri", metavar="URI", help="MLflow store  [default: MLflow's own]"
             ),
-            click.option("--experiment-name", metavar="NAME", help="MLflow experiment"),
+            *([_EXPERIMENT] if names_experiment else []),
             click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
             click.option(
                 "--trust-code", is_flag=True, help="Names may be import paths: runs their code."

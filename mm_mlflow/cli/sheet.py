@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mm_mlflow.cli import reports
 from mm_mlflow.cli.asked import asked as parse_asked
 from mm_mlflow.cli.asked import inference_options
 from mm_mlflow.cli.shared import command, open_design, open_store, print_json
+from mm_mlflow.errors import InvalidInput
 
 
 @command("sheet")
@@ -20,11 +22,21 @@ from mm_mlflow.cli.shared import command, open_design, open_store, print_json
     "--metric", "metrics", multiple=True, metavar="M", help="Only these; * and ? allowed."
 )
 @click.option("--axis", "axes", multiple=True, metavar="A", help="Only the tables of these axes.")
+@click.option("--plain", is_flag=True, help="The paper's sheets alone: nothing about chance.")
+@click.option(
+    "--statistics",
+    type=click.Choice(["values", "predictions"]),
+    help="What chance would give: from values, or single predictions too  [default: what there is]",
+)
+@click.option("--examples", type=click.IntRange(1), metavar="N", help="Test examples, if unknown.")
 @inference_options
 @reports.report_options
 def sheet(
     metrics: Sequence[str],
     axes: Sequence[str],
+    plain: bool,
+    statistics: str | None,
+    examples: int | None,
     within: float | None,
     mixed: bool,
     confirm_labels: bool,
@@ -40,6 +52,10 @@ def sheet(
 
     Runs may be any program's: where no sweep is, their params tell the axes, the seed and the default.
     """
+    if plain and (statistics or examples):
+        raise InvalidInput(
+            "--plain shows nothing about chance: leave it out, or --statistics, --examples"
+        )
     asked = parse_asked(axes=axes, **layout)
     reports.check_destination(out, report_experiment=into)
     named = open_design(design) if design else None
@@ -51,6 +67,13 @@ def sheet(
     if within is not None:
         frame = frame.near_best(within)
     chosen = experiment.choose_metrics(frame, metrics)
+    evidence = (
+        None
+        if plain
+        else experiment.evidence(store, frame, plan, chosen, asked=statistics, n_examples=examples)
+    )
+    if evidence is None and not plain:
+        plan = replace(plan, notes=(*plan.notes, experiment.SKIPPED))
     report = build_report(
         frame,
         plan,
@@ -58,6 +81,7 @@ def sheet(
         axes=() if plan.inferred else axes,
         mixed=mixed,
         confirm_labels=confirm_labels,
+        evidence=evidence,
     )
     arguments = reports.arguments(
         asked,
@@ -66,6 +90,9 @@ def sheet(
         mixed=mixed,
         confirm_labels=confirm_labels,
         design=plan.id if design else None,
+        plain=plain,
+        statistics=statistics,
+        examples=examples,
     )
 
     def tell(run_id: str | None) -> None:

@@ -75,7 +75,8 @@ def _publish_sheets(store: Store, design: Design, *, smoke: bool, quiet: bool) -
     from mm_mlflow.report import build_report
 
     frame, plan = experiment.read(store, design)
-    report = build_report(frame, plan)
+    evidence = experiment.evidence(store, frame, plan, frame.metrics)
+    report = build_report(frame, plan, evidence=evidence)
     # A smoke is never the plan: its report must not take the place of the full one.
     arguments = {"smoke": plan.id} if smoke else {}
 

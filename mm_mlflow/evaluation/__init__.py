@@ -41,6 +41,7 @@ _LAZY = {
     "metric_records": "mm_mlflow.evaluation.planning",
     "plan": "mm_mlflow.evaluation.planning",
     "plan_recorded": "mm_mlflow.evaluation.planning",
+    "is_mean": "mm_mlflow.evaluation.planning",
     "recompute": "mm_mlflow.evaluation.planning",
     "recompute_value": "mm_mlflow.evaluation.planning",
     "recorded_indices": "mm_mlflow.evaluation.planning",
@@ -80,6 +81,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which cannot see __getatt
     from mm_mlflow.evaluation.output_perturbation import OutputPerturbation as OutputPerturbation
     from mm_mlflow.evaluation.pgd import PGD as PGD
     from mm_mlflow.evaluation.planning import Task as Task
+    from mm_mlflow.evaluation.planning import is_mean as is_mean
     from mm_mlflow.evaluation.planning import metric_records as metric_records
     from mm_mlflow.evaluation.planning import plan as plan
     from mm_mlflow.evaluation.planning import plan_recorded as plan_recorded

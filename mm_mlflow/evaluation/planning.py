@@ -232,7 +232,12 @@ def recorded_indices(record: Mapping[str, Any], split: Split) -> np.ndarray:
     return _recorded(record).select(split, chosen)
 
 
-def recompute_value(record: Mapping[str, Any], outcomes: np.ndarray, split: Split) -> float:
+def recompute_value(
+    record: Mapping[str, Any],
+    outcomes: np.ndarray,
+    split: Split,
+    indices: np.ndarray | None = None,
+) -> float:
     """The value of a recorded metric from its outcomes: the bits that were logged.
 
     Args:
@@ -240,17 +245,28 @@ def recompute_value(record: Mapping[str, Any], outcomes: np.ndarray, split: Spli
         outcomes: ``(n,)`` float64 of the examples at :func:`recorded_indices`, recomputed or read
             from the metric's column.
         split: as for :func:`recorded_indices`.
+        indices: what that gives, where it is known: of many runs on the same data.
 
     Raises:
         InvalidInput: a metric of another version, a split that does not fit, or another number of
             outcomes.
     """
-    indices = recorded_indices(record, split)
+    if indices is None:
+        indices = recorded_indices(record, split)
     if outcomes.shape != indices.shape:
         raise InvalidInput(
             f"outcomes of shape {outcomes.shape} are not allowed: {indices.shape} are needed"
         )
     return _recorded(record).value(outcomes, split, indices)
+
+
+def is_mean(record: Mapping[str, Any]) -> bool:
+    """Whether the value of a recorded metric is the mean of its outcomes; a gap between groups is not.
+
+    Raises:
+        InvalidInput: a metric of another version.
+    """
+    return type(_recorded(record)).value is Intervention.value
 
 
 def _recorded(record: Mapping[str, Any]) -> Intervention:

@@ -23,7 +23,7 @@ from mm_mlflow.inference.axes import Roles, is_seed_name, roles
 from mm_mlflow.inference.columns import NOT_SET, columns, misspelt, order
 from mm_mlflow.inference.grid import Grid, words
 from mm_mlflow.inference.laying import lay_out, pooled, refuse_nothing
-from mm_mlflow.inference.placing import REPLICATE, Placed, comparable, extended, place
+from mm_mlflow.inference.placing import REPEAT, REPLICATE, Placed, comparable, extended, place
 from mm_mlflow.inference.runs import choose
 from mm_mlflow.plan import ColumnKind, Plan, TablePlan
 
@@ -78,6 +78,7 @@ def infer(
             *notes,
             *misspelt([*role.axes, *seeds]),
         ),
+        replicated=placed.seeded and any(REPEAT.search(str(c)) for c in placed.grid.columns),
         pooled=pooled(asked, seeded=placed.grid.paired) if layout in {"star", "factorial"} else "",
     )
     return _frame(placed, plan, default, experiment), plan
@@ -133,8 +134,11 @@ def _frame(placed: Placed, plan: Plan, default: int | None, experiment: Experime
     counted = {cell: same[0] for cell, same in placed.by_cell.items()}
     index = pd.Index([cell for _, cell in every], name="cell")
     labels = [_label(grid, configuration, default) for (configuration, _), _ in every]
+    # Where numbers of a random search vary within what tables show as one row, no two runs are alike.
+    alone = plan.column_kind == "runs" and bool(plan.candidates or plan.layout == "bins")
     rows = [
         _row(
+            f"{label} {placed.column_word}={spelt[pair[1]]}" if alone else label,
             label,
             spelt[pair[1]],
             placed.column_word,
@@ -182,13 +186,18 @@ def _label(grid: Grid, configuration: int, default: int | None) -> str:
 
 
 def _row(
-    configuration: str, column: Scalar, word: str, run: RawRun | None, failed: Sequence[RawRun]
+    configuration: str,
+    levels: str,
+    column: Scalar,
+    word: str,
+    run: RawRun | None,
+    failed: Sequence[RawRun],
 ) -> dict[str, Any]:
     state = "failed" if failed else "missing"
     if run is not None:
         state = "diverged" if run.tags.get("mm.health", "").startswith("diverged") else "ok"
     return {
-        "label": f"{configuration} {word}={column}",
+        "label": f"{levels} {word}={column}",
         "configuration": configuration,
         "seed": column,
         "status": state,

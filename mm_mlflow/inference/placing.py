@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from mm_mlflow.inference.axes import Roles
 from mm_mlflow.inference.columns import Column, column, order, text_of, typed
 from mm_mlflow.inference.grid import Grid, cell_id, numbered
 
+REPEAT = re.compile(r" #\d+$")  # of a column: one seed of a configuration once more
 REPLICATE = "replicate"
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mm_mlflow import registry
 
 if TYPE_CHECKING:
+    from mm_mlflow.change import Change
     from mm_mlflow.report import Report
     from mm_mlflow.selection import Selection
     from mm_mlflow.sheet import Sheet
@@ -76,6 +77,13 @@ def selection_files(selected: Selection) -> Iterator[tuple[str, bytes]]:
 
     yield "index.html", selection.page_of(selected)
     yield from selection.files(selected)
+
+
+def change_files(found: Change) -> Iterator[tuple[str, bytes]]:
+    """``(path, content)`` of every file of a comparison of two experiments."""
+    from mm_mlflow.render import change
+
+    yield from change.files(found)
 
 
 def selection_digest(selected: Selection) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from mm_mlflow.render import words
-from mm_mlflow.render.index import bound, healthy, mean_sd, ratio
+from mm_mlflow.render import chance, words
+from mm_mlflow.render.index import bound, by_chance, healthy, mean_sd, ratio
 from mm_mlflow.render.md import escape, table
 from mm_mlflow.report import Report, SummaryRow
 
 LIMIT = 7_200  # MLflow cuts tags at 8,000 characters; DESIGN allows 7,500 for this one and its link
 NOTES = 4_000  # of these, so that the table has room
-HEAD = ("Metric", "Examples", "Runs", "Mean ± sd", "Δall", "× accuracy")
+HEAD = ("Metric", "Examples", "Runs", "Mean ± sd", "Δall", "By chance", "× accuracy")
 WHERE = (
     "Open **index.html** under Artifacts: every sheet on one page. Single sheets are in `sheets/`, "
     "all values in `cells.csv`."
@@ -34,11 +34,16 @@ def digest(report: Report) -> str:
         "",
     ]
     notes = _notes(report.notes)
-    bottom = [
-        "",
-        UNITS,
-    ]
-    head, rule, *rows = table(HEAD, map(_row, report.summary))
+    bottom = ["", UNITS]
+    shown = [True] * len(HEAD)
+    if report.judged is None:
+        shown[HEAD.index("By chance")] = False
+    else:
+        bottom += ["", chance.BY_CHANCE, "", escape(chance.judged(report.judged))]
+    head, rule, *rows = table(
+        list(itertools.compress(HEAD, shown)),
+        (list(itertools.compress(_row(row), shown)) for row in report.summary),
+    )
     room = LIMIT - sum(len(line) + 1 for line in [*top, *notes, "", head, rule, *bottom]) - 60
     kept = []
     for row in rows:
@@ -78,5 +83,6 @@ def _row(row: SummaryRow) -> list[str]:
         mean_sd(row),
         f"**{bound(row, row.delta_all)}**"
         + (f" ({without} without diverged runs)" if without else ""),
+        by_chance(row),
         ratio(row),
     ]

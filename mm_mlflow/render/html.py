@@ -6,13 +6,25 @@ MLflow is a stranger's and is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
 from pathlib import Path
 
 from mm_mlflow.render import shades
+from mm_mlflow.render.chance import (
+    AXES_NOTE,
+    FLOOR_HEAD,
+    MEANS_HEAD,
+    PLAN_HEAD,
+    PLAN_NOTE,
+    TESTS_HEAD,
+    TESTS_NOTE,
+    TITLE,
+    ChanceView,
+    rules,
+)
 from mm_mlflow.render.view import Delta, Entry, Row, SheetView, TableView, view
 from mm_mlflow.render.words import HOLES
 from mm_mlflow.sheet import Sheet
@@ -28,7 +40,10 @@ DELTA_MAX = "Δ<sub>max</sub>"
 def render(sheet: Sheet) -> bytes:
     """The sheet as a page of its own."""
     shown = view(sheet)
-    return page(shown.title, _sheet(shown, level=1)).encode()
+    return page(
+        shown.title,
+        _sheet(shown, level=1) + (rules_section(blocked=shown.blocked) if shown.chance else ""),
+    ).encode()
 
 
 def fragment(sheet: Sheet) -> str:
@@ -84,6 +99,9 @@ def _parts(sheet: SheetView, level: int) -> Iterator[str]:
     if sheet.notices:
         items = "".join(f"<li>{escape(text)}</li>" for text in sheet.notices)
         yield f'<ul class="notes">{items}</ul>'
+    if sheet.chance is not None:
+        items = "".join(f"<li>{escape(text)}</li>" for text in sheet.chance.verdicts)
+        yield f'<div class="chance"><h{level + 1}>{TITLE}</h{level + 1}><ul>{items}</ul></div>'
     yield _scale(sheet)
     widths = _widths(sheet)
     least = min(FULL_WIDTH, max((widths.table(len(t.seeds)) for t in sheet.tables), default=0))
@@ -94,6 +112,59 @@ def _parts(sheet: SheetView, level: int) -> Iterator[str]:
     if sheet.legend:
         items = "".join(f"<dt>{escape(m)}</dt><dd>{escape(t)}</dd>" for m, t in sheet.legend)
         yield f'<dl class="legend">{items}</dl>'
+    if sheet.chance is not None:
+        yield from _numbers(sheet, sheet.chance)
+
+
+def _numbers(sheet: SheetView, found: ChanceView) -> Iterator[str]:
+    """What chance would give, in numbers: for those who want to know, and closed until then."""
+    yield "<details><summary>What chance would give, in numbers</summary>"
+    facts = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in found.facts)
+    yield f'<dl class="facts">{facts}</dl>'
+    if found.floor:
+        yield _plain(f"Δ by chance of {sheet.title}", FLOOR_HEAD, found.floor)
+        yield _aside(found.floor_note)
+    yield _plain(f"Tests of {sheet.title}", TESTS_HEAD, found.tests)
+    yield _aside(TESTS_NOTE)
+    if found.axes:
+        yield _plain(f"Axes of {sheet.title}", found.axes_head, found.axes)
+        yield _aside(AXES_NOTE)
+    if found.plan:
+        yield f'<p class="more">How many more seeds? {escape(found.plan)}</p>'
+        yield _plain(f"More seeds for {sheet.title}", PLAN_HEAD, found.plans)
+        yield _aside(PLAN_NOTE)
+    if found.means:
+        yield _plain(f"Means of {sheet.title}", MEANS_HEAD, found.means)
+    yield "</details>"
+
+
+def _aside(text: str) -> str:
+    return f'<p class="aside">{escape(text)}</p>'
+
+
+def _plain(label: str, head: Iterable[str], rows: Sequence[Sequence[str]]) -> str:
+    heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td>{escape(text)}</td>" for text in row[1:])
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f'{box(label, len(rows))}<table class="numbers"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def rules_section(*, blocked: bool = False) -> str:
+    """The rules behind the words, for the end of a page; ``blocked`` as of :func:`~.chance.rules`."""
+    items = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rules(blocked=blocked)
+    )
+    return (
+        '<section class="part" id="rules"><h2>How the words are chosen</h2>'
+        f'<dl class="facts">{items}</dl></section>'
+    )
 
 
 def _delta_all(sheet: SheetView) -> str:

@@ -9,8 +9,8 @@ from html import escape
 from mm_mlflow.design import Scalar
 from mm_mlflow.figures import PAPER
 from mm_mlflow.plan import Plan
-from mm_mlflow.render import selection, strips, words
-from mm_mlflow.render.html import DELTA_ALL, bar, box, page, section
+from mm_mlflow.render import chance, selection, strips, words
+from mm_mlflow.render.html import DELTA_ALL, bar, box, page, rules_section, section
 from mm_mlflow.report import Report, SummaryRow
 
 MOST = 30  # names in a list; more are counted
@@ -69,6 +69,8 @@ def _parts(report: Report) -> Iterator[str]:
     yield f'<a href="#sheets">{number[:1].upper()}{number[1:]}</a>'
     if _has_figures(report):
         yield '<a href="#figures">The paper\'s figures</a>'
+    if report.judged is not None:
+        yield '<a href="#rules">How the words are chosen</a>'
     yield "</nav>"
     if report.notes:
         notes = "".join(f"<li>{escape(words.clean(note))}</li>" for note in report.notes)
@@ -90,6 +92,8 @@ def _parts(report: Report) -> Iterator[str]:
     yield "</section>"
     if _has_figures(report):
         yield from _figures(report)
+    if report.judged is not None:
+        yield rules_section(blocked=report.plan.shared_seed)
     yield '<p class="foot">Beside this page: summary.csv and summary.json, cells.csv with every value '
     yield "of every run, and each sheet as html, png, pdf, csv, tex, md and json under sheets/.</p>"
 
@@ -128,23 +132,46 @@ def _summary(report: Report) -> Iterator[str]:
     examples = not report.plan.inferred or any(row.n_examples for row in report.summary)
     ratios = not report.plan.inferred or any(row.ratio is not None for row in report.summary)
     heads = ["Metric", *(["Examples"] if examples else []), "Runs", "Mean ± sd", DELTA_ALL]
+    chances = any(row.delta_all_by_chance is not None for row in report.summary)
+    heads += ["By chance"] if chances else []
     heads += ["× accuracy"] if ratios else []
     columns = "".join(f'<th scope="col">{head}</th>' for head in heads)
     yield f'<table class="summary" data-sortable><thead><tr>{columns}</tr></thead>'
     comparable = [row.delta_all for row in report.summary if row.unit == "fraction"]
     widest = max((value for value in comparable if math.isfinite(value)), default=0.0)
     for i, row in enumerate(report.summary):
-        yield _row(i, row, widest, examples=examples, ratios=ratios)
+        said = chance.short(report.sheets[i])
+        yield _row(i, row, widest, said, examples=examples, ratios=ratios, chances=chances)
     yield "</table></div>"
+    if report.judged is not None:
+        yield f'<p class="aside">{escape(chance.judged(report.judged))}</p>'
     if comparable:
         yield f'<p class="aside">Values in percent, {DELTA_ALL} in points (percentage points): '
         yield "the highest minus the lowest value over all runs, each run counted once.</p>"
+    if chances:
+        yield f'<p class="aside">{chance.BY_CHANCE}</p>'
     if any(row.ratio is not None for row in report.summary):
         yield f'<p class="aside">{RATIO}</p>'
     yield "</section>"
 
 
-def _row(i: int, row: SummaryRow, widest: float, *, examples: bool, ratios: bool) -> str:
+def by_chance(row: SummaryRow) -> str:
+    """What flips of single examples alone would give; marked where it is an upper guide."""
+    if row.delta_all_by_chance is None:
+        return words.NOTHING
+    return ("≤ " if row.floor == "binomial" else "") + _numbers(row).value(row.delta_all_by_chance)
+
+
+def _row(
+    i: int,
+    row: SummaryRow,
+    widest: float,
+    said: str,
+    *,
+    examples: bool,
+    ratios: bool,
+    chances: bool,
+) -> str:
     how = _numbers(row)
     number = words.NOTHING if row.n_examples is None else f"{row.n_examples:,}"
     ends = "".join(
@@ -153,6 +180,7 @@ def _row(i: int, row: SummaryRow, widest: float, *, examples: bool, ratios: bool
         for word, end in (("lowest", row.low), ("highest", row.high))
         if end
     )
+    verdicts = f'<div class="said">{escape(said[:1].upper() + said[1:])}</div>' if said else ""
     without = healthy(row)
     small = f"<small>{without} without diverged runs</small>" if without else ""
     share = row.delta_all / widest if row.unit == "fraction" and widest > 0 else 0.0
@@ -161,8 +189,10 @@ def _row(i: int, row: SummaryRow, widest: float, *, examples: bool, ratios: bool
         f'<tbody><tr><th scope="row"><a class="name" href="#sheet-{i}">{escape(title)}</a></th>'
         f"{f'<td>{number}</td>' if examples else ''}<td>{row.n_runs:,}</td><td>{mean_sd(row)}</td>"
         f'<td class="d">{bound(row, row.delta_all)}{small}{bar(share)}</td>'
+        f"{f'<td>{by_chance(row)}</td>' if chances else ''}"
         f"{f'<td>{ratio(row)}</td>' if ratios else ''}</tr>"
-        f'<tr><td class="runs" colspan="{4 + examples + ratios}">{ends}</td></tr></tbody>'
+        f'<tr><td class="runs" colspan="{4 + examples + ratios + chances}">{ends}{verdicts}</td></tr>'
+        "</tbody>"
     )
 
 
@@ -183,6 +213,11 @@ def _design(report: Report) -> Iterator[str]:
             for axis, levels in plan.axes.items()
         ),
         ("Columns" if plan.inferred else "Seeds", _columns(plan)),
+        *(
+            [("Shared seed", "declared: runs of equal seeds share more than a label")]
+            if plan.shared_seed
+            else []
+        ),
         ("Layout", f"{layout}: {words.plural(report.planned, planned)}"),
         ("Counted", f"{words.plural(report.counted, 'run')} of {report.planned:,}"),
         ("Design", f"{escape(words.clean(plan.name))} <code>{plan.id[:12]}</code>"),

@@ -6,6 +6,17 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from mm_mlflow.render import words
+from mm_mlflow.render.chance import (
+    AXES_NOTE,
+    FLOOR_HEAD,
+    MEANS_HEAD,
+    PLAN_HEAD,
+    PLAN_NOTE,
+    TESTS_HEAD,
+    TESTS_NOTE,
+    TITLE,
+    ChanceView,
+)
 from mm_mlflow.render.view import Entry, Row, SheetView, TableView, view
 from mm_mlflow.sheet import Sheet
 
@@ -47,6 +58,11 @@ def _lines(sheet: SheetView) -> Iterator[str]:
         yield f"- {escape(notice)}"
     if sheet.notices:
         yield ""
+    if sheet.chance is not None:
+        yield f"**{TITLE}**"
+        yield ""
+        yield from (f"- {escape(text)}" for text in sheet.chance.verdicts)
+        yield ""
     yield sheet.unit
     for part in sheet.tables:
         yield ""
@@ -54,6 +70,32 @@ def _lines(sheet: SheetView) -> Iterator[str]:
     if sheet.legend:
         yield ""
         yield "; ".join(f"{mark}: {meaning}" for mark, meaning in sheet.legend) + "."
+    if sheet.chance is not None:
+        yield from _chance(sheet.chance)
+
+
+def _chance(found: ChanceView) -> Iterator[str]:
+    """What chance would give, in numbers."""
+    yield ""
+    yield "## What chance would give"
+    yield ""
+    yield from (f"- {escape(term)}: {escape(text)}" for term, text in found.facts)
+    parts = [
+        ("", FLOOR_HEAD, found.floor, found.floor_note),
+        ("", TESTS_HEAD, found.tests, TESTS_NOTE),
+        ("", found.axes_head, found.axes, AXES_NOTE),
+        (found.plan, PLAN_HEAD, found.plans, PLAN_NOTE),
+        ("", MEANS_HEAD, found.means, ""),
+    ]
+    for before, head, rows, after in parts:
+        if not rows:
+            continue
+        yield from ["", escape(before)] if before else []
+        yield ""
+        yield from table(
+            [escape(text) for text in head], ([escape(t) for t in row] for row in rows)
+        )
+        yield from ["", escape(after)] if after else []
 
 
 def _table(sheet: SheetView, part: TableView) -> Iterator[str]:

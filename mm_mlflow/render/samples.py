@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from mm_mlflow.chance import Evidence
 from mm_mlflow.design import Cell, Design
 from mm_mlflow.frame import ExperimentRef, Frame, RawRun, conform
 from mm_mlflow.report import Report, build_report
 from mm_mlflow.rules import Require, Rule, Threshold, Top
 from mm_mlflow.selection import Selection, build_selection
 from mm_mlflow.sheet import Sheet, build_sheet
+from mm_mlflow.statistics.outcomes import Outcomes
 
 STAR = """
 name: digits_skewed
@@ -138,10 +140,13 @@ def _run(
     )
 
 
-def report(text: str = STAR, **arguments: Any) -> Report:
-    """A report of nine metrics; ``arguments`` are those of :func:`frame`."""
+def report(text: str = STAR, *, predictions: bool = False, **arguments: Any) -> Report:
+    """A report of nine metrics, with what chance would give where there are ``predictions`` (of all but
+    the last two metrics); ``arguments`` are those of :func:`frame`."""
     design = Design.parse(text)
-    return build_report(frame(design, **arguments), design)
+    shown = frame(design, **arguments)
+    evidence = Evidence(outcomes(shown, METRICS[:-2])) if predictions else None
+    return build_report(shown, design, evidence=evidence)
 
 
 def sheet(text: str = STAR, metric: int = 0, **arguments: Any) -> Sheet:
@@ -227,6 +232,50 @@ def _large() -> Sheet:
     return sheet(text)
 
 
+def judged(text: str = STAR, *, predictions: bool = True, **arguments: Any) -> Sheet:
+    """As :func:`sheet`, of accuracy, with what chance would give; ``arguments`` are those of
+    :func:`frame`."""
+    design = Design.parse(text)
+    shown = frame(design, METRICS[:1], **arguments)
+    evidence = Evidence(outcomes(shown, METRICS[:1]) if predictions else {})
+    (found,) = build_report(shown, design, [METRICS[0][0]], evidence=evidence).sheets
+    return found
+
+
+def _judged_hostile() -> Sheet:
+    """The hostile sheet, with statistics that name it."""
+    whole, named = judged(SMALL.replace("seeds: 2", "seeds: 4")), _hostile()
+    found, table = whole.statistics, whole.tables[0]
+    if found is None or table.statistics is None:  # it was made with statistics
+        return named
+    long = HOSTILE + "x" * 300
+    table = replace(
+        table,
+        axis=HOSTILE,
+        levels=named.tables[0].levels,
+        statistics=table.statistics.model_copy(update={"axis": HOSTILE}),
+    )
+    verdicts = [
+        one.model_copy(update={"axis": HOSTILE if one.axis else None, "reason": long})
+        for one in found.verdicts
+    ]
+    verdicts.append(verdicts[1].model_copy(update={"kind": "cannot_be_told"}))
+    configurations = [one.model_copy(update={"name": long}) for one in found.configurations]
+    changed = {
+        "verdicts": tuple(verdicts),
+        "configurations": tuple(configurations),
+        "floor_reason": long,
+    }
+    return replace(
+        whole,
+        metric=HOSTILE,
+        title=long,
+        description=long,
+        tables=(table,),
+        statistics=found.model_copy(update=changed),
+    )
+
+
 def many_metrics() -> Report:
     """A report of 100 metrics with long names, on ten runs."""
     metrics = [
@@ -243,15 +292,49 @@ def many_metrics() -> Report:
 
 
 def selection() -> Selection:
-    """Two rules over the realistic experiment, and one that nothing fulfils."""
+    """Two rules over the realistic experiment, and one that nothing fulfils; with predictions."""
     design = Design.parse(STAR)
     on = [METRICS[1][0], METRICS[3][0]]
     rules: list[Rule] = [
         Top(Fraction(3, 4)),
         Top(Fraction(1, 2)),
-        Require((Threshold("accuracy", ">=", 1.0),)),
+        Require((Threshold(on[0], ">=", 1.0),)),
     ]
-    return build_selection(frame(design), design.id, rules, on)
+    full = frame(design)
+    groups = {METRICS[1][0]: "minority", METRICS[2][0]: "majority"}
+    records = {
+        key: {
+            **record,
+            "split_digest": "grayscale" if key == METRICS[3][0] else "test",
+            "group": {"skew": groups[key]} if key in groups else None,
+            "parameters": {"dataset": {"name": "gray"} if key == METRICS[3][0] else None},
+        }
+        for key, record in full.records.items()
+    }
+    full = replace(full, records=records)
+    kept = outcomes(full, METRICS[:-1])
+    return build_selection(
+        full, design.id, rules, on, outcomes=kept, missing={METRICS[-1][0]: "no predictions"}
+    )
+
+
+def outcomes(
+    full: Frame, metrics: Sequence[tuple[str, str, str, int, float, float, float]]
+) -> dict[str, Outcomes]:
+    """Outcomes of every run of ``full`` that counts, by metric key: as many are right as its value says,
+    the easy examples more often."""
+    random = np.random.default_rng(1)
+    counted = full.cells[full.counted]
+    run_ids = tuple(counted["run_id"])
+    found = {}
+    for key, _, _, n, *_ in metrics:
+        ease = random.normal(size=n)
+        right = np.zeros((len(run_ids), n))
+        for row, value in zip(right, full.values.loc[counted.index, key], strict=True):
+            row[np.argsort(ease + random.normal(size=n))[: round(value * n)]] = 1.0
+        ids = np.array([f"{key if key.startswith('ood') else ''}{i}" for i in range(n)])
+        found[key] = Outcomes(key, run_ids, ids, right)
+    return found
 
 
 def _raw(factor: float) -> Sheet:
@@ -280,4 +363,11 @@ SHEETS: dict[str, Callable[[], Sheet]] = {
     "within": _within,
     "mixed": lambda: replace(sheet(SMALL), mixed=True),
     "large": _large,
+    "judged": lambda: judged(SMALL.replace("seeds: 2", "seeds: 5")),
+    "judged by a guide": lambda: judged(SMALL, predictions=False),
+    "judged, one seed": lambda: judged(SMALL.replace("seeds: 2", "seeds: 1")),
+    "judged, incomplete and diverged": lambda: judged(
+        SMALL.replace("seeds: 2", "seeds: 5"), missing=3, diverged=1
+    ),
+    "judged, hostile": _judged_hostile,
 }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
+from mm_mlflow.render import selection_words as say
 from mm_mlflow.render import strips, words
 from mm_mlflow.render.html import DELTA_ALL, box, page
 from mm_mlflow.render.json import dump
@@ -17,12 +18,6 @@ from mm_mlflow.selection import Choice, Effect, Selection
 FIGURE = 9  # of the paper
 PICTURED = 12  # more distributions make no picture that anybody reads
 LEAD = "Before and after selection: a point is a run, each run counted once."
-CHANCE = (
-    "A random subset of the same size spans a smaller range too: its mean range stands beside what "
-    "the selection left, and the share of all such subsets that span as little or less. A selection that "
-    "looks no different from them has not reduced that metric's multiplicity."
-)
-HEAD = ("Metric", "Mean before", "after", "Δall before", "after", "random", "as small")
 
 
 def files(selection: Selection) -> Iterator[tuple[str, bytes]]:
@@ -60,6 +55,9 @@ def document(selection: Selection) -> dict[str, Any]:
         "eligible": selection.eligible,
         "within": selection.within,
         "notes": list(selection.notes),
+        "judged": selection.judged,
+        "not_halved": dict(selection.unhalved),
+        "regret": [found.model_dump() for found in selection.regrets],
         "selections": [
             {
                 "name": choice.rule.name,
@@ -69,6 +67,9 @@ def document(selection: Selection) -> dict[str, Any]:
                 "labels": list(choice.labels),
                 "reason": choice.reason or None,
                 "metrics": [_effect_document(effect) for effect in choice.effects],
+                "split_half": choice.halves.model_dump() if choice.halves else None,
+                "stability": choice.stability.model_dump() if choice.stability else None,
+                "without_halves": choice.without or None,
             }
             for choice in selection.choices
         ],
@@ -81,7 +82,13 @@ def _effect_document(effect: Effect) -> dict[str, Any]:
         "title": effect.title,
         "unit": effect.unit,
         "n_examples": effect.n_examples,
+        "higher_is_better": effect.higher_is_better,
         "selected_on": effect.selected_on,
+        "sharing": effect.sharing,
+        "shares_with": list(effect.shares_with),
+        "verdict": say.verdict(effect),
+        "q": effect.q,
+        "subsets": effect.subsets.model_dump() if effect.subsets else None,
         "random": vars(effect.chance) if effect.chance else None,
     }
     for name, spread in (("before", effect.before), ("after", effect.after)):
@@ -97,11 +104,58 @@ def markdown(selection: Selection) -> str:
     for choice in selection.choices:
         lines += ["", f"## {md_escape(chosen(selection, choice))}", ""]
         if choice.reason:
-            lines += [md_escape(words.sentence(choice.reason[:1].upper() + choice.reason[1:])), ""]
-        rows = [[md_escape(cell) for cell in row(effect)] for effect in choice.effects]
-        lines += md_table(HEAD, rows)
+            lines += [md_escape(_reason(choice)), ""]
+        lines += [*_md_table(say.effects(choice)), ""]
+        lines += [f"- {md_escape(text)}" for text in verdicts(choice)]
         lines += ["", "Selected: " + (md_escape(", ".join(choice.labels)) or "none")]
-    return "\n".join([*lines, "", CHANCE])
+        if table := say.details(choice):
+            lines += ["", "### Against random choices", "", *_md_table(table)]
+        if sentences := parts(choice):
+            lines += ["", "### On other test examples", "", md_escape(" ".join(sentences))]
+            if table := say.halves(choice):
+                lines += ["", *_md_table(table)]
+    if table := say.regrets(selection):
+        lines += ["", "## Choosing by accuracy alone", "", *_md_table(table)]
+    return "\n".join([*lines, "", *(f"{md_escape(text)}\n" for text in _how_to_read(selection))])
+
+
+def _md_table(table: say.Columns) -> Iterator[str]:
+    rows = [[md_escape(cell) for cell in row] for row in table.rows]
+    return md_table([md_escape(head) for head in table.flat], rows)
+
+
+def verdicts(choice: Choice) -> list[str]:
+    """``Metric: verdict``, of every metric that was not selected on; those without a claim together."""
+    told: dict[str, list[str]] = {}
+    for effect in choice.effects:
+        if not effect.selected_on:
+            told.setdefault(say.verdict(effect), []).append(say.title(effect.title))
+    return [words.sentence(f"{'; '.join(titles)}: {verdict}") for verdict, titles in told.items()]
+
+
+def parts(choice: Choice) -> list[str]:
+    """What predictions tell of a choice, in sentences."""
+    if choice.without:
+        return [words.sentence(f"Not chosen on halves: {choice.without}")]
+    return [*say.half_sentences(choice), *say.stability_sentences(choice)]
+
+
+def _how_to_read(selection: Selection) -> Iterator[str]:
+    """Sentences below everything, on whatever is shown."""
+    yield say.CHANCE
+    if any(say.details(choice) for choice in selection.choices):
+        yield f"{say.DETAILS} {say.judged(selection)}".strip()
+    if any(choice.halves for choice in selection.choices):
+        yield say.HALVES
+    if selection.regrets:
+        on_halves = any(found.halves for found in selection.regrets)
+        yield say.REGRET + (say.REGRET_HALVES if on_halves else ".")
+    if selection.unhalved:
+        yield say.unhalved(selection)
+
+
+def _reason(choice: Choice) -> str:
+    return words.sentence(choice.reason[:1].upper() + choice.reason[1:])
 
 
 def _on(selection: Selection) -> str:
@@ -117,22 +171,6 @@ def chosen(selection: Selection, choice: Choice) -> str:
     return f"{title}: {len(choice.run_ids):,} of {words.plural(selection.eligible, 'run')}"
 
 
-def row(effect: Effect) -> list[str]:
-    """The cells below :data:`HEAD`."""
-    how = words.numbers(effect.unit, effect.before.low, effect.before.high)
-    title = effect.title + (" (selected on)" if effect.selected_on else "")
-    chance = effect.chance
-    return [
-        words.clip(words.clean(title), 160),
-        how.value(effect.before.mean),
-        how.value(effect.after.mean),
-        how.value(effect.before.delta),
-        how.value(effect.after.delta),
-        how.value(chance.delta) if chance and effect.after.n > 1 else words.NOTHING,
-        f"{100 * chance.share:.0f}%" if chance and effect.after.n > 1 else words.NOTHING,
-    ]
-
-
 def section(selection: Selection) -> str:
     """The selection as a fragment of HTML, below a heading of level 2."""
     return "".join(_parts(selection))
@@ -146,31 +184,61 @@ def _parts(selection: Selection) -> Iterator[str]:
     for choice in selection.choices:
         yield f'<section class="sheet"><h3>{escape(chosen(selection, choice))}</h3>'
         if choice.reason:
-            reason = choice.reason[:1].upper() + choice.reason[1:]
-            yield f"<p>{escape(words.sentence(words.clean(reason)))}</p>"
-        yield from _table(choice)
+            yield f"<p>{escape(_reason(choice))}</p>"
+        under = [_under(effect) for effect in choice.effects]
+        yield from _table("Before and after selection", say.effects(choice), under)
         labels = escape(words.clip(words.clean(", ".join(choice.labels)), 2000)) or "none"
-        yield f'<p class="aside">Selected: {labels}</p></section>'
-    yield f'<p class="aside">{escape(CHANCE)}</p>'
+        yield f'<p class="aside">Selected: {labels}</p>'
+        if table := say.details(choice):
+            yield "<h4>Against random choices of as many runs</h4>"
+            yield from _table("Against random choices", table)
+        if sentences := parts(choice):
+            yield "<h4>On other test examples</h4>"
+            yield "".join(f"<p>{escape(text)}</p>" for text in sentences)
+            if table := say.halves(choice):
+                yield from _table("Chosen on one half, read on the other", table)
+            if often := say.shares(selection, choice):
+                text = escape(words.clip(words.clean(often), 2000))
+                yield "<details><summary>How often each run would be selected</summary>"
+                yield f'<p class="aside">{text}</p></details>'
+        yield "</section>"
+    if table := say.regrets(selection):
+        yield '<section class="sheet"><h3>Choosing by accuracy alone</h3>'
+        yield from _table("Choosing by accuracy alone", table)
+        yield "</section>"
+    yield "".join(f'<p class="aside">{escape(text)}</p>' for text in _how_to_read(selection))
     for distribution in selection.distributions:
         yield f'<section class="sheet">{strips.table(distribution)}</section>'
     yield f'<p class="aside">{LEAD} {strips.JITTER} {strips.COMPARED}</p>'
 
 
-def _table(choice: Choice) -> Iterator[str]:
-    yield box("Before and after selection", len(choice.effects))
-    yield '<table class="effects" data-sortable><thead><tr><th rowspan="2" scope="col">Metric</th>'
-    yield '<th colspan="2" scope="colgroup">Mean</th>'
-    yield f'<th colspan="4" scope="colgroup">{DELTA_ALL}</th></tr><tr>'
-    for head in ("before", "after", "before", "after", "random", "as small"):
-        yield f'<th scope="col">{head}</th>'
+def _under(effect: Effect) -> str:
+    if effect.selected_on:
+        return ""
+    kind = ' class="claim"' if say.claimed(effect) else ""
+    return f"<small{kind}>{escape(say.verdict(effect))}</small>"
+
+
+def _table(label: str, table: say.Columns, under: Sequence[str] = ()) -> Iterator[str]:
+    """A table with grouped columns; ``under`` is HTML below the name of each row."""
+    yield box(label, len(table.rows))
+    yield '<table class="effects" data-sortable><thead><tr>'
+    yield f'<th rowspan="2" scope="col">{escape(table.label)}</th>'
+    for group, heads in table.groups:
+        name = DELTA_ALL if group == "Δall" else escape(group)
+        yield f'<th colspan="{len(heads)}" scope="colgroup" class="g">{name}</th>'
+    yield "</tr><tr>"
+    places = [(head, i == 0) for _, names in table.groups for i, head in enumerate(names)]
+    kinds = [' class="g"' if first else "" for _, first in places]
+    for (head, _), kind in zip(places, kinds, strict=True):
+        yield f'<th scope="col"{kind}>{escape(head)}</th>'
     yield "</tr></thead><tbody>"
-    for effect in choice.effects:
-        title, *cells = row(effect)
-        title = escape(title).replace(" = ", "\u00a0=\u00a0")
-        yield f'<tr><th scope="row">{title}</th>'
-        for i, cell in enumerate(cells):
-            yield f'<td class="d">{cell}</td>' if i == 3 else f"<td>{cell}</td>"
+    verdicts = under or [""] * len(table.rows)
+    for (name, *cells), verdict in zip(table.rows, verdicts, strict=True):
+        text = escape(name).replace(" = ", "\u00a0=\u00a0")
+        yield f'<tr><th scope="row"><span class="name">{text}</span>{verdict}</th>'
+        for cell, kind in zip(cells, kinds, strict=True):
+            yield f"<td{kind}>{escape(cell)}</td>"
         yield "</tr>"
     yield "</tbody></table></div>"
 

@@ -32,6 +32,7 @@ def summary_json(report: Report) -> bytes:
             "notes": list(report.notes),
             "metrics": [row.to_dict() for row in report.summary],
             "figures": [vars(row) for row in report.figures],
+            **({"judged": report.judged.model_dump(mode="json")} if report.judged else {}),
         }
     )
 
@@ -47,6 +48,7 @@ def _csv(frame: pd.DataFrame) -> bytes:
 
 def _flat(row: SummaryRow) -> dict[str, Any]:
     plain = row.to_dict()
+    del plain["verdicts"]  # in summary.json
     for end in ("low", "high"):
         run = plain.pop(end) or dict.fromkeys(("run_id", "run_name", "value"))
         plain |= {f"{end}_{key}": value for key, value in run.items()}

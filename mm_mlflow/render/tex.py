@@ -7,9 +7,20 @@ The file is pure ASCII and needs only ``\usepackage{booktabs}``. Where ``\cellco
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mm_mlflow.render import words
+from mm_mlflow.render.chance import (
+    AXES_NOTE,
+    FLOOR_HEAD,
+    MEANS_HEAD,
+    PLAN_HEAD,
+    PLAN_NOTE,
+    TESTS_HEAD,
+    TESTS_NOTE,
+    TITLE,
+    ChanceView,
+)
 from mm_mlflow.render.view import Entry, Row, SheetView, TableView, view
 from mm_mlflow.sheet import Sheet
 
@@ -26,7 +37,7 @@ _PLAIN = {
     "†": r"\ensuremath{\dagger}", "·": r"\ensuremath{\cdot}", "…": r"\ldots{}", "–": "--",
     "—": "---", "’": "'", "‘": "`", "“": "``", "”": "''", "ß": r"\ss{}", "ø": r"\o{}",
     "Ø": r"\O{}", "æ": r"\ae{}", "Æ": r"\AE{}", "œ": r"\oe{}", "ł": r"\l{}", "Ł": r"\L{}",
-    "ı": r"\i{}",
+    "ı": r"\i{}", "√": r"\ensuremath{\surd}", "ω": r"\ensuremath{\omega}", "²": r"\textsuperscript{2}",
 }  # fmt: skip
 _ACCENTS = {
     "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u",
@@ -77,6 +88,46 @@ def _lines(sheet: SheetView) -> Iterator[str]:
     if sheet.legend:
         text = "; ".join(f"{mark}: {meaning}" for mark, meaning in sheet.legend)
         yield rf"\medskip\noindent {escape(text)}.\par"
+    if sheet.chance is not None:
+        yield from _chance(sheet.chance)
+
+
+def _chance(found: ChanceView) -> Iterator[str]:
+    """What chance would give: the verdicts, and the numbers of the axes."""
+    yield rf"\medskip\noindent \textbf{{{escape(TITLE)}}}\par"
+    for text in found.verdicts:
+        yield rf"\noindent {escape(text)}\par"
+    for term, text in found.facts:
+        yield rf"\noindent {escape(term)}: {escape(text)}\par"
+    yield from _rows(FLOOR_HEAD, found.floor)
+    if found.floor_note:
+        yield rf"\noindent {escape(found.floor_note)}\par"
+    yield from _rows(TESTS_HEAD, found.tests)
+    yield rf"\noindent {escape(TESTS_NOTE)}\par"
+    yield from _rows(found.axes_head, found.axes)
+    if found.axes:
+        yield rf"\noindent {escape(AXES_NOTE)}\par"
+    if found.plan:
+        yield rf"\noindent {escape(found.plan)}\par"
+    yield from _rows(PLAN_HEAD, found.plans)
+    if found.plans:
+        yield rf"\noindent {escape(PLAN_NOTE)}\par"
+    yield from _rows(MEANS_HEAD, found.means)
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A tabular of plain texts; nothing without rows."""
+    if not rows:
+        return
+    yield r"\medskip\noindent"
+    yield rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}"
+    yield r"\toprule"
+    yield "{}" + " & ".join(map(escape, head)) + r" \\"
+    yield r"\midrule"
+    for row in rows:
+        yield "{}" + " & ".join(escape(words.clip(text, 40)) for text in row) + r" \\"
+    yield r"\bottomrule"
+    yield r"\end{tabular}\par"
 
 
 def _table(sheet: SheetView, table: TableView) -> Iterator[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mm_mlflow.render import words
+from mm_mlflow.render.chance import ChanceView, chance
 from mm_mlflow.sheet import Sheet, SheetTable, delta
 
 
@@ -92,6 +93,8 @@ class SheetView:
         scale: the values at the two ends of the shading, None where nothing is shaded.
         legend: marks that occur, with their meaning.
         seed_word, seeds_word: what the columns are, and what a Δ of a row is over.
+        chance: what chance would give, None where that was not computed; ``blocked`` whether its axes are
+            tested with seeds as blocks.
     """
 
     metric: str
@@ -107,6 +110,8 @@ class SheetView:
     notices: tuple[str, ...]
     legend: tuple[tuple[str, str], ...]
     tables: tuple[TableView, ...]
+    chance: ChanceView | None = None
+    blocked: bool = False
 
 
 def view(sheet: Sheet) -> SheetView:
@@ -138,6 +143,8 @@ def view(sheet: Sheet) -> SheetView:
         notices=tuple(words.notices(sheet, how)),
         legend=tuple(_legend(sheet)),
         tables=tuple(_table(sheet, table, how, scale) for table in sheet.tables),
+        chance=chance(sheet, how),
+        blocked=sheet.statistics is not None and sheet.statistics.shared_seed_declared,
     )
 
 

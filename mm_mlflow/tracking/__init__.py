@@ -22,6 +22,7 @@ from mm_mlflow.tracking.cells import (
 from mm_mlflow.tracking.experiment_page import refresh_page, report_page, runs_page
 from mm_mlflow.tracking.experiment_tags import NOTE
 from mm_mlflow.tracking.models import Consent, StoredModel, find_models, loaded, refusal
+from mm_mlflow.tracking.outcomes import StoredOutcomes, read_outcomes
 from mm_mlflow.tracking.reading import (
     ADOPTED,
     EVALUATED,
@@ -73,6 +74,7 @@ __all__ = [
     "Consent",
     "Store",
     "StoredModel",
+    "StoredOutcomes",
     "abandoned",
     "add_files",
     "adopted_runs",
@@ -102,6 +104,7 @@ __all__ = [
     "open_store",
     "project_run",
     "read_design",
+    "read_outcomes",
     "read_run",
     "read_runs",
     "reading_errors",

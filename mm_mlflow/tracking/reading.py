@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import (
+    FileInfo,
     Run,
     ViewType,
 )
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
 from mm_mlflow.design import Design, canonical_json
 from mm_mlflow.errors import InvalidInput, TrackingError
@@ -200,19 +203,60 @@ def evaluations(store: Store, run: RawRun) -> list[tuple[str, dict[str, Any]]]:
     Raises:
         TrackingError: they cannot be read, or are not what this program writes.
     """
-    run_id = run.run_id
-    found = []
     with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as folder:
-        try:
-            for item in store.client.list_artifacts(run_id, "evaluations"):
-                document = _metrics_json(store, run_id, item.path, folder)
-                if document is not None:
-                    found.append((item.path, document))
-        except (OSError, ValueError, MlflowException) as error:
-            raise TrackingError(
-                f"run {run_id}: metrics.json cannot be read: {explain(error)}"
-            ) from error
-    return _logged(found, run.metrics)
+        files = RunFiles(
+            run.run_id,
+            lambda path: store.client.list_artifacts(run.run_id, path),
+            lambda path: store.client.download_artifacts(run.run_id, path, folder),
+        )
+        return evaluations_in(files, run.metrics)
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The artifacts of one run.
+
+    Attributes:
+        run_id: whose they are.
+        listed: what lies in a folder.
+        fetched: where a file is on this machine, after copying it there if need be.
+    """
+
+    run_id: str
+    listed: Callable[[str], Sequence[FileInfo]]
+    fetched: Callable[[str], str]
+
+
+def run_files(store: Store, run_id: str, folder: str) -> RunFiles:
+    """A run's artifacts, for reading many of them: copied to ``folder``, unless this machine has them.
+
+    MLflow's client looks the run up anew for every file (4 ms in SQLite), and copies all of them.
+    Artifacts of logged models are not seen.
+    """
+    repository = RunsArtifactRepository(f"runs:/{run_id}", tracking_uri=store.uri).repo
+    target = None if isinstance(repository, LocalArtifactRepository) else folder
+    return RunFiles(
+        run_id,
+        lambda path: repository.list_artifacts(path or None),
+        lambda path: str(repository.download_artifacts(path, target)),  # type: ignore[no-untyped-call]
+    )
+
+
+def evaluations_in(
+    files: RunFiles, metrics: Mapping[str, float]
+) -> list[tuple[str, dict[str, Any]]]:
+    """As :func:`evaluations`, of a run with these metrics."""
+    found = []
+    try:
+        for item in files.listed("evaluations"):
+            document = _metrics_json(files, item.path)
+            if document is not None:
+                found.append((item.path, document))
+    except (OSError, ValueError, MlflowException) as error:
+        raise TrackingError(
+            f"run {files.run_id}: metrics.json cannot be read: {explain(error)}"
+        ) from error
+    return _logged(found, metrics)
 
 
 def _logged(
@@ -241,13 +285,13 @@ def _logged(
     return found
 
 
-def _metrics_json(store: Store, run_id: str, path: str, folder: str) -> dict[str, Any] | None:
+def _metrics_json(files: RunFiles, path: str) -> dict[str, Any] | None:
     """One pass's document; None where a back-fill was killed before it wrote it, and its metrics."""
     name = f"{path}/metrics.json"
     try:
-        file = store.client.download_artifacts(run_id, name, folder)
+        file = files.fetched(name)
     except (OSError, MlflowException):
-        if any(item.path == name for item in store.client.list_artifacts(run_id, path)):
+        if any(item.path == name for item in files.listed(path)):
             raise
         return None
     document = json.loads(Path(file).read_text(encoding="utf-8"))

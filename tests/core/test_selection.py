@@ -21,16 +21,19 @@ from mm_mlflow.errors import InvalidInput
 from mm_mlflow.frame import ExperimentRef, Frame, RawRun, conform
 from mm_mlflow.inference import infer
 from mm_mlflow.render import selection as render
+from mm_mlflow.render import selection_words as words
 from mm_mlflow.rules import Pareto, Require, Top
 from mm_mlflow.selection import (
+    Effect,
     build_selection,
     pareto_front,
-    random_subsets,
     select,
     thresholds,
     top_fraction,
 )
 from mm_mlflow.sheet import build_sheet
+from mm_mlflow.statistics.outcomes import Outcomes
+from mm_mlflow.statistics.subsets import random_subsets
 
 
 def frame_of(values: dict[str, list[float]], records: dict[str, Any] | None = None) -> Frame:
@@ -295,8 +298,11 @@ def test_random_subsets_of_many_runs() -> None:
 RECORDS = {
     "a": {"title": "A", "unit": "fraction", "n": 100, "split_digest": "one"},
     "b": {"title": "B", "unit": "fraction", "n": 100, "split_digest": "one"},
-    "c": {"title": "C <b>", "unit": "fraction", "n": 10, "split_digest": "two"},
-}
+    "c": {
+        "title": "C <b>", "unit": "fraction", "n": 10, "split_digest": "two",
+        "parameters": {"dataset": {"name": "other"}},
+    },
+}  # fmt: skip
 
 
 def six() -> Frame:
@@ -322,7 +328,7 @@ def test_a_selection_by_hand() -> None:
     assert effect.chance is not None
     # Pairs of 0, .5, .5, .6, .7, 1 at most 0.1 apart: .5-.5, twice .5-.6, .6-.7.
     assert effect.chance.share == pytest.approx(4 / 15)
-    assert most.reason == "a range over so few runs says little"
+    assert most.reason == "fewer than 5 runs: whatever they show is uncertain"
     assert half.run_ids == ()
     assert half.reason == (
         "empty: no run is in the top 50% of every metric (each alone has a: 3; b: 3)"
@@ -335,10 +341,201 @@ def test_a_selection_by_hand() -> None:
     assert strips[1].band == (effect.chance.low, effect.chance.high)
 
 
-def test_metrics_on_the_same_data_are_named() -> None:
+def sharing(records: dict[str, Any], **kept: Outcomes) -> str:
+    """Whether ``b`` shares examples with ``a``, which is selected on."""
+    values = {"a": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "b": [0.6, 0.5, 0.4, 0.3, 0.2, 0.1]}
+    found = build_selection(
+        frame_of(values, records), "id", [Top(Fraction(1, 2))], ["a"], outcomes=kept
+    )
+    return found.choices[0].effects[0].sharing
+
+
+def predicted(metric: str, ids: list[str]) -> Outcomes:
+    right = np.random.default_rng(0).random((6, len(ids))) < 0.8
+    return Outcomes(metric, tuple(f"run{i}" for i in range(6)), np.array(ids), right.astype(float))
+
+
+def test_whether_a_metric_shares_examples() -> None:
+    """One split, unless of groups that exclude each other; another dataset never; another split of the
+    same data by the ids of its examples, else perhaps; and nobody knows of records that say nothing."""
+    test = {"split_digest": "test", "parameters": {"dataset": None}}
+    gray = {"split_digest": "gray", "parameters": {"dataset": None}}
+    faces = {"split_digest": "faces", "parameters": {"dataset": {"name": "faces"}}}
+    old, young = ({"age": age} for age in ("old", "young"))
+    assert sharing({"a": test, "b": test}) == "yes"
+    assert sharing({"a": {**test, "group": old}, "b": {**test, "group": young}}) == "no"
+    assert sharing({"a": {**test, "group": old}, "b": test}) == "yes"
+    assert sharing({"a": {**test, "group": old}, "b": {**test, "group": {"race": "any"}}}) == "yes"
+    both = {**young, "race": "any"}
+    assert sharing({"a": {**test, "group": old}, "b": {**test, "group": both}}) == "no"
+    assert sharing({"a": test, "b": faces}) == "no"
+    assert sharing({"a": test, "b": gray}) == "likely"
+    one = predicted("a", ["1", "2", "3"])
+    assert sharing({"a": test, "b": gray}, a=one, b=predicted("b", ["3", "4"])) == "yes"
+    assert sharing({"a": test, "b": gray}, a=one, b=predicted("b", ["4", "5"])) == "no"
+    assert sharing({}) == "unknown"
+
+
+def test_metrics_on_the_same_data_are_named_and_not_judged() -> None:
     """B shares its examples with A and moves with it by chance alone; C does not."""
-    (note,) = build_selection(six(), "id", [Pareto()], ["a"], ["b", "c"]).notes
-    assert note.startswith("Measured on the same data as what was selected on: B. ")
+    found = build_selection(six(), "id", [Top(Fraction(1, 2))], ["a"], ["b", "c"])
+    (note,) = found.notes
+    assert note.startswith("Measured on examples that were selected on, in whole or in part: B. ")
+    b, c, _ = found.choices[0].effects
+    assert (b.sharing, b.shares_with, b.subsets, b.q) == ("yes", ("A",), None, None)
+    assert words.verdict(b) == "no claim: shares its examples with what was selected on"
+    assert c.subsets is not None
+    assert found.judged == 1
+    # Of the 20 subsets of 3 of 0, .5, .5, .6, .7, 1: .7 + .5 + 1 is beaten by .7 + .6 + 1, and equalled
+    # by the other .5.
+    assert c.subsets.mean.runs.p == c.q == pytest.approx(3 / 20)
+    assert words.verdict(c) == "no more than a random choice of 3 runs shows (p = 0.15)"
+
+
+def effect_of(values: list[float], selected: int, **record: Any) -> Effect:
+    """``b``, of the ``selected`` best by ``a``."""
+    n = len(values)
+    records = {
+        "a": {"split_digest": "1", "higher_is_better": True, "parameters": {"dataset": None}},
+        "b": {"split_digest": "2", "higher_is_better": True, "parameters": {"dataset": "x"}, **record},
+    }  # fmt: skip
+    frame = frame_of({"a": [i / n for i in range(n)], "b": values}, records)
+    require = Require((rules.parse_threshold(f"a>={(n - selected) / n:.9f}"),))
+    return build_selection(frame, "id", [require], ["a"], ["b"]).choices[0].effects[0]
+
+
+def test_verdicts() -> None:
+    """What is claimed, what is not, and what cannot be told, which is not the same."""
+    rising = [i / 20 for i in range(20)]
+    told = words.verdict(effect_of(rising, 6))
+    assert told == "more than a random choice of 6 runs would show (p < 0.001)"
+    assert words.claimed(effect_of(rising, 6))
+    falling = words.verdict(effect_of(rising[::-1], 6))
+    assert falling == "no more than a random choice of 6 runs shows (p = 1)"
+    better = words.verdict(effect_of(rising[::-1], 6, higher_is_better=False))
+    assert better == "more than a random choice of 6 runs would show (p < 0.001)"
+    assert words.verdict(effect_of(rising, 0)) == "cannot be told: no run selected"
+    assert words.verdict(effect_of(rising, 1)) == "cannot be told: only 1 run selected"
+    assert words.verdict(effect_of(rising, 20)) == "cannot be told: every run is selected"
+    assert words.verdict(effect_of([0.5] * 20, 6)) == "cannot be told: all values are equal"
+    at_best = words.verdict(effect_of(rising[:5], 3))
+    assert at_best == "cannot be told with these runs: at best p = 0.1"
+    assert not words.claimed(effect_of(rising[:5], 3))
+    unknown = words.verdict(effect_of(rising, 6, split_digest=None))
+    assert unknown.endswith("(p < 0.001), if its examples are not those selected on")
+    nobody = replace(effect_of(rising, 6), higher_is_better=None)
+    assert words.verdict(nobody).startswith("Δ: more than a random choice of 6 runs would show (p")
+
+
+def test_runs_of_configurations_are_moved_together() -> None:
+    """Two levels of which one is selected whole: of two arrangements no p can be small, though single
+    runs would claim much."""
+    runs = [
+        RawRun(
+            run_id=f"run{i}", name="", status="FINISHED", start_time=i, end_time=i + 1,
+            params={"lr": str(lr), "seed": str(seed)}, tags={}, metrics={"acc": lr, "other": lr + seed / 100},
+        )
+        for i, (lr, seed) in enumerate(itertools.product((0.1, 0.2), range(5)))
+    ]  # fmt: skip
+    frame, plan = infer(runs, ExperimentRef("1", "theirs"))
+    frame = frame.with_directions(["acc", "other"], [])
+    found = build_selection(frame, plan.id, [Top(Fraction(1, 2))], ["acc"])
+    effect = found.choices[0].effects[0]
+    assert effect.subsets is not None
+    assert effect.subsets.mean.runs.p == pytest.approx(1 / 252)
+    assert words.verdict(effect) == "cannot be told with these runs: at best p = 0.5"
+
+
+def predicted_frame(metrics: int = 2, **records: Any) -> tuple[Frame, dict[str, Outcomes]]:
+    """12 runs on 80 examples per metric, ``m0``, ``m1``, ... and accuracy; values are the means."""
+    rng = np.random.default_rng(7)
+    names = ["accuracy", *(f"m{i}" for i in range(metrics))]
+    kept = {}
+    for i, name in enumerate(names):
+        right = (rng.random((12, 80)) < np.linspace(0.6, 0.9, 12)[:, None]).astype(float)
+        ids = np.array([str(1000 * i + j) for j in range(80)])
+        kept[name] = Outcomes(name, tuple(f"run{r}" for r in range(12)), ids, right)
+    told = {
+        name: {"split_digest": name, "unit": "fraction", "n": 80, "higher_is_better": True,
+               "title": f"<i>{name}|@x", "parameters": {"dataset": name}, **records.get(name, {})}
+        for name in names
+    }  # fmt: skip
+    values = {name: kept[name].values.mean(axis=1).tolist() for name in names}
+    return frame_of(values, told), kept
+
+
+def test_a_selection_with_predictions() -> None:
+    """Halves and resamples choose by the rule itself; the actual choice is the same; regrets stand."""
+    frame, kept = predicted_frame()
+    found = build_selection(
+        frame, "id", [Top(Fraction(1, 2)), Pareto()], ["m0", "m1"], outcomes=kept
+    )
+    assert found.unhalved == {}
+    for choice in found.choices:
+        assert choice.halves is not None
+        assert choice.stability is not None
+        assert [gain.metric for gain in choice.halves.gains] == ["m0", "m1", "accuracy"]
+        assert choice.stability.n_selected == len(choice.run_ids)
+        assert {run.run_id for run in choice.stability.runs if run.selected} == set(choice.run_ids)
+        first = choice.halves.gains[0]
+        effect = next(e for e in choice.effects if e.metric == "m0")
+        assert first.whole == pytest.approx(effect.after.mean - effect.before.mean)
+        assert first.optimism > 0
+    assert [(r.metric, r.halves is not None) for r in found.regrets] == [("m0", True), ("m1", True)]
+    plain = build_selection(frame, "id", [Top(Fraction(1, 2))], ["m0", "m1"])
+    assert plain.choices[0].halves is plain.choices[0].stability is None
+    assert [r.halves for r in plain.regrets] == [None, None]
+    assert not plain.unhalved
+    assert plain.choices[0].without == ""
+
+
+def test_predictions_that_are_not_there_are_named() -> None:
+    """A metric that is selected on: no halves, and why; any other: left out, and why."""
+    frame, kept = predicted_frame()
+    rule = [Top(Fraction(1, 2))]
+    gap = {**kept, "m1": replace(kept["m1"], is_mean=False)}
+    found = build_selection(frame, "id", rule, ["m0", "m1"], outcomes=gap)
+    assert found.choices[0].halves is None
+    assert found.choices[0].without == "m1: it is not the mean of its examples' outcomes"
+    del gap["m1"]
+    some = {**gap, "accuracy": replace(kept["accuracy"], run_ids=tuple(f"x{i}" for i in range(12)))}
+    found = build_selection(frame, "id", rule, ["m0"], outcomes=some, missing={"m1": "no <file>"})
+    assert found.choices[0].halves is not None
+    assert found.unhalved == {
+        "m1": "no <file>", "accuracy": "12 of 12 runs have no predictions of it"
+    }  # fmt: skip
+    assert all(told.halves is None for told in found.regrets)
+    nothing = build_selection(frame, "id", rule, ["m0"], missing={"m0": "no predictions"})
+    assert nothing.choices[0].without == "m0: no predictions"
+
+
+def test_every_rendering_of_a_selection_with_predictions() -> None:
+    """Hostile names are escaped in every format, every statistic is in the document, and no NaN is."""
+    frame, kept = predicted_frame(m1={"title": "<script>alert(1)</script> | `x`"})
+    missing = {"m2<b>": "<img src=x>"}
+    frame = replace(frame, values=frame.values.assign(**{"m2<b>": 0.5}))
+    found = build_selection(
+        frame, "id", [Top(Fraction(1, 2))], ["m0"], ["m1", "m2<b>"], outcomes=kept, missing=missing
+    )
+    files = dict(render.files(found))
+    page, text = render.page_of(found).decode(), files["selection/selection.md"].decode()
+    for bad in ("<script>alert", "<img", "<b>", "<i>"):
+        assert bad not in page
+        assert bad not in text
+    for head in ("Against random choices", "On other test examples", "Choosing by accuracy alone"):
+        assert head in page
+        assert head in text
+    assert "m2&lt;b&gt;: &lt;img src=x&gt;" in page
+    document = json.loads(files["selection/selection.json"])
+    (chosen_,) = document["selections"]
+    assert document["not_halved"] == missing
+    effect = chosen_["metrics"][0]
+    assert effect["sharing"] == "no"
+    assert effect["verdict"] == words.verdict(found.choices[0].effects[0])
+    assert effect["subsets"]["mean"]["runs"]["draws"] is None  # of 924 subsets, every one
+    assert len(chosen_["split_half"]["gains"]) == 3
+    assert len(chosen_["stability"]["runs"]) == 12
+    assert document["regret"][0]["halves"]["n_runs"] == 12
 
 
 def test_an_empty_set_is_a_result_with_its_reason() -> None:
@@ -359,6 +556,15 @@ def test_a_metric_that_no_run_has() -> None:
     for on, shown in ((["aa"], ()), (["a"], ["cc"])):
         with pytest.raises(InvalidInput, match="unknown metric"):
             build_selection(six(), "id", [Pareto()], on, shown)
+
+
+def test_a_threshold_on_what_is_not_selected_on_is_refused() -> None:
+    """Such a metric would pass for held out."""
+    require = Require((rules.parse_threshold("b>=0.5"),))
+    with pytest.raises(
+        InvalidInput, match=r"require 'b>=0.5' is not allowed: .* selected on \(a\)"
+    ):
+        build_selection(six(), "id", [require], ["a"])
 
 
 def test_the_selected_runs_are_again_a_frame() -> None:
@@ -393,7 +599,7 @@ def test_every_rendering_of_a_selection() -> None:
     assert most["metrics"][0]["random"]["share"] == pytest.approx(4 / 15)
     assert (half["metrics"][0]["after"]["delta"], half["metrics"][0]["random"]) == (None, None)
     text = files["selection/selection.md"].decode()
-    assert "| C &lt;b&gt; | 55.00 | 65.00 | 100.00 | 10.00 |" in text
+    assert "| C &lt;b&gt; | 55.00 | 65.00 | 0.00 | 60.00 | 100.00 | 10.00 |" in text
     page = render.page_of(found).decode()
     assert "C &lt;b&gt;" in page
     assert "<b>" not in page

@@ -77,7 +77,9 @@ def test_commands_in_the_readme_exist() -> None:
 
 def test_select_lays_runs_out_as_sheet_does() -> None:
     """By the same options, but for the one that the README names."""
-    section = README.split("\n## ")[2]
+    (section,) = (
+        part for part in README.split("\n## ") if part.startswith("Runs that you already")
+    )
     assert "`select` takes the same options, but for `--axis`" in " ".join(section.split())
     table = re.findall(r"^\| `(--[\w-]+)", section, re.MULTILINE)
     assert len(table) == 10

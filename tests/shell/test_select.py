@@ -128,7 +128,7 @@ def test_a_design_with_a_selection(small: Path, command: Command, in_process: No
     summary = json.loads(artifact(report, "summary.json"))
     nine = next(row for row in summary["figures"] if row["number"] == 9)
     assert nine["artifacts"] == ["selection/selection.png"]
-    command("select", "--experiment-name", "small", "--out", "out")
+    command("select", "--experiment-name", "small", "--split-half", "--out", "out")
     assert {path.name for path in Path("out").iterdir()} == {"index.html", "selection"}
     assert len(runs_of("report")) == 1
     assert not any("mm.selected.pareto" in run.data.tags for run in runs_of("cell"))
@@ -254,3 +254,25 @@ def test_registering_twice_adds_nothing_and_bad_names_write_nothing(
     two = json.loads(command(*select, "--register", "best", "--json").stdout)["versions"]
     assert one == two
     assert len(MlflowClient().search_model_versions("name='best'")) == len(one)
+
+
+def test_choosing_on_halves_of_the_test_examples(swept: Path, command: Command) -> None:
+    """From the predictions of every run: the choice of the whole is the same as without them; a report of
+    its own, for other arguments."""
+    del swept
+    select = ["select", "--experiment-name", "small", "--top", "50%", "--on", "accuracy"]
+    plain = json.loads(command(*select, "--json").stdout)
+    halves = json.loads(command(*select, "--split-half", "--json").stdout)
+    assert plain["selected"] == halves["selected"]
+    (without,), (chosen,) = plain["selections"], halves["selections"]
+    assert without["split_half"] is without["stability"] is None
+    gains = {gain["metric"]: gain for gain in chosen["split_half"]["gains"]}
+    cells = runs_of("cell")
+    best = [run for run in cells if run.info.run_id in plain["selected"]]
+    means = [np.mean([run.data.metrics["accuracy"] for run in runs]) for runs in (best, cells)]
+    assert gains["accuracy"]["whole"] == pytest.approx(means[0] - means[1])
+    assert GROUP in gains
+    assert chosen["stability"]["n_selected"] == len(best)
+    assert not any("mm.superseded_by" in run.data.tags for run in runs_of("report"))
+    said = command(*select, "--split-half", "--out", "halves").output
+    assert "Chosen on one half of the test examples" in said

@@ -202,6 +202,27 @@ GUARDS = (
         "alike = not self.differing",
         "core/test_comparison.py::test_one_bit_of_one_logit_is_a_difference",
     ),
+    Guard(
+        "outcomes: those of other examples than another run's",
+        "tracking/outcomes.py",
+        "if len(theirs.ids) != len(self._ids):",
+        "if False:",
+        "shell/test_outcomes_reading.py::test_other_examples_are_refused_by_name",
+    ),
+    Guard(
+        "outcomes: those that do not give the logged value",
+        "tracking/outcomes.py",
+        "if value != logged:",
+        "if False:",
+        "shell/test_outcomes_reading.py::test_outcomes_that_are_not_those_of_the_logged_value",
+    ),
+    Guard(
+        "copies: equal labels taken for equal images",
+        "statistics/copies.py",
+        "known > classes and alone >= TELLING * known",
+        "True",
+        "shell/test_outcomes_reading.py::test_models_that_give_labels_have_no_copies",
+    ),
 )
 
 
