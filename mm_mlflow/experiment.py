@@ -201,9 +201,8 @@ def _is_share(record: Mapping[str, Any]) -> bool:
     """Whether a metric is the share of test examples that are right, as far as this version knows."""
     try:
         return is_mean(record)
-    except (
-        InvalidInput
-    ):  # of another version, or of a package that is not here: no guide is given for it
+    except InvalidInput:
+        # Of another version, or of a package that is not here: no guide is given for it.
         return False
 
 

@@ -11,7 +11,7 @@ from mm_mlflow import console
 from mm_mlflow.cli import reports
 from mm_mlflow.cli.asked import asked as parse_asked
 from mm_mlflow.cli.asked import inference_options
-from mm_mlflow.cli.shared import Failed, command, open_design, open_store, print_json
+from mm_mlflow.cli.shared import Failed, command, print_json
 from mm_mlflow.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -51,14 +51,10 @@ def check(
             "max is missing: give at least one, such as --max 'delta_all/accuracy<=0.02'"
         )
     asked = parse_asked(**layout)
-    named = open_design(design) if design else None
-    store = open_store(tracking_uri, experiment_name, named)
+    store, frame, plan = reports.opened(tracking_uri, experiment_name, design, asked, within)
     from mm_mlflow import experiment
     from mm_mlflow.report import build_report
 
-    frame, plan = experiment.read(store, named, asked=asked)
-    if within is not None:
-        frame = frame.near_best(within)
     metrics = experiment.choose_metrics(frame, [bound.metric for bound in parsed])
     needed = _needed(parsed)
     evidence = (

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mm_mlflow import console
+from mm_mlflow.cli.shared import open_design, open_store
 from mm_mlflow.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from mm_mlflow.frame import Frame
     from mm_mlflow.inference import Asked
+    from mm_mlflow.plan import Plan
     from mm_mlflow.report import Report
     from mm_mlflow.selection import Selection
     from mm_mlflow.tracking import Store
@@ -47,6 +50,23 @@ def report_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed([*_RUNS, *_DESTINATION]):
         function = option(function)
     return function
+
+
+def opened(
+    tracking_uri: str | None,
+    experiment_name: str | None,
+    design: str | None,
+    asked: Asked,
+    within: float | None,
+) -> tuple[Store, Frame, Plan]:
+    """The experiment that a report is about: where it is, its runs (near the best only, ``within``), and
+    how they are laid out."""
+    named = open_design(design) if design else None
+    store = open_store(tracking_uri, experiment_name, named)
+    from mm_mlflow import experiment
+
+    frame, plan = experiment.read(store, named, asked=asked)
+    return store, frame if within is None else frame.near_best(within), plan
 
 
 def check_destination(out: Path | None, **to_mlflow: object) -> None:

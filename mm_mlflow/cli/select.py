@@ -14,7 +14,7 @@ from mm_mlflow import console
 from mm_mlflow.cli import reports
 from mm_mlflow.cli.asked import asked as parse_asked
 from mm_mlflow.cli.asked import inference_options
-from mm_mlflow.cli.shared import command, open_design, open_store, print_json
+from mm_mlflow.cli.shared import command, print_json
 from mm_mlflow.errors import InvalidInput, unknown
 
 if TYPE_CHECKING:
@@ -77,14 +77,10 @@ def select(
     given = _given(top, pareto, require, on, shown)
     _check_register(register, given)
     asked = parse_asked(**layout)
-    named = open_design(design) if design else None
-    store = open_store(tracking_uri, experiment_name, named)
+    store, frame, plan = reports.opened(tracking_uri, experiment_name, design, asked, within)
     from mm_mlflow import experiment
     from mm_mlflow.selection import build_selection
 
-    frame, plan = experiment.read(store, named, asked=asked)
-    if within is not None:
-        frame = frame.near_best(within)
     frame = _directed(frame, maximize, minimize)
     (rules, on), shown = _named_metrics(frame, plan, given, shown)
     _check_register(register, (rules, on))

@@ -13,7 +13,7 @@ from mm_mlflow import console
 from mm_mlflow.cli import reports
 from mm_mlflow.cli.asked import asked as parse_asked
 from mm_mlflow.cli.asked import inference_options
-from mm_mlflow.cli.shared import command, open_design, open_store, print_json
+from mm_mlflow.cli.shared import command, print_json
 from mm_mlflow.errors import InvalidInput
 
 
@@ -58,14 +58,10 @@ def sheet(
         )
     asked = parse_asked(axes=axes, **layout)
     reports.check_destination(out, report_experiment=into)
-    named = open_design(design) if design else None
-    store = open_store(tracking_uri, experiment_name, named)
+    store, frame, plan = reports.opened(tracking_uri, experiment_name, design, asked, within)
     from mm_mlflow import experiment
     from mm_mlflow.report import build_report
 
-    frame, plan = experiment.read(store, named, asked=asked)
-    if within is not None:
-        frame = frame.near_best(within)
     chosen = experiment.choose_metrics(frame, metrics)
     evidence = (
         None
@@ -74,6 +70,9 @@ def sheet(
     )
     if evidence is None and not plain:
         plan = replace(plan, notes=(*plan.notes, experiment.SKIPPED))
+    if examples and all(frame.records.get(key, {}).get("n") for key in chosen):
+        unused = f"--examples {examples} is not used: every metric here tells how many it is over."
+        plan = replace(plan, notes=(*plan.notes, unused))
     report = build_report(
         frame,
         plan,

@@ -16,9 +16,10 @@ from mm_mlflow.statistics.axis import (
     shared_seed_test,
     two_way_test,
 )
-from mm_mlflow.statistics.floor import Floor, binomial_guide, excess_interval, sampling_floor
+from mm_mlflow.statistics.floor import Floor, binomial_guide, sampling_floor
 from mm_mlflow.statistics.means import (
     Configuration,
+    Pooled,
     configuration,
     pooled,
     sd_interval,
@@ -184,13 +185,12 @@ def describe(
     found = pooled(parts, by_seed)
     sd = math.sqrt(found.variance) if found.variance >= 0 else math.nan
     ranges = [float(np.ptp(part)) for part in parts if len(part) > 1]
-    floor, reason = _floor(runs, tables, outcomes, n_examples if is_share else None, why)
-    if floor is not None and floor.distribution_wise_interval is not None:
-        interval = None if refused else excess_interval(found, floor.run_sd**2)
-        floor = floor.model_copy(update={"distribution_wise_interval": interval})
+    if not is_share:
+        n_examples, why = None, why or "values are no shares of test examples"
+    floor, reason = _floor(runs, tables, found, outcomes, n_examples, why)
     if floor is not None and refused:
-        floor = floor.model_copy(update={"test": _untested(floor.test.name, refused)})
-    names = list(groups)
+        untold = {"test": _untested(floor.test.name, refused), "distribution_wise_interval": None}
+        floor = floor.model_copy(update=untold)
     spans = spread(runs.values)
     if refused:
         nothing = dict.fromkeys(("span_interval", "subset_range_interval", "tolerance_percent"))
@@ -199,7 +199,8 @@ def describe(
         n_left_out=n_left_out,
         spread=spans,
         configurations=tuple(
-            configuration(name, runs.values[groups[name]], interval=not refused) for name in names
+            configuration(name, part, interval=not refused)
+            for name, part in zip(groups, parts, strict=True)
         ),
         run_to_run=RunToRun(
             sd=known(sd),
@@ -279,7 +280,7 @@ def _axis_test(
     table: TableValues, rows: Sequence[np.ndarray], shared_seed: bool, tests: int
 ) -> SignificanceTest:
     if table.refused:
-        return SignificanceTest(name="axis test", statistic=None, p=None, reason=table.refused)
+        return _untested("axis test", table.refused)
     if shared_seed and table.paired:
         return two_way_test(table.values)
     return axis_test(rows, alpha=ALPHA / tests)
@@ -319,6 +320,7 @@ def _verdicts(
 def _floor(
     runs: Runs,
     tables: Sequence[TableValues],
+    within: Pooled,
     outcomes: Outcomes | None,
     n_examples: int | None,
     why: str,
@@ -337,6 +339,7 @@ def _floor(
                 copies=outcomes.copies,
                 observed=runs.values,
                 single=sorted(single),
+                within=within,
             )
             return floor, "" if floor else "no configuration has two runs"
     elif outcomes is not None:

@@ -18,6 +18,7 @@ import numpy as np
 from scipy import stats
 
 from mm_mlflow.statistics.means import Pooled
+from mm_mlflow.statistics.means import pooled as pooled_within
 from mm_mlflow.statistics.means import variance as variance_of
 from mm_mlflow.statistics.ranges import chance_band, d2
 from mm_mlflow.statistics.records import Interval, Record, SignificanceTest, Source, known
@@ -110,6 +111,7 @@ def sampling_floor(
     copies: np.ndarray | None = None,
     observed: np.ndarray | None = None,
     single: Sequence[int] = (),
+    within: Pooled | None = None,
 ) -> Floor | None:
     """The floor of a metric that is the mean of ``outcomes``; None where no configuration has two runs.
 
@@ -119,6 +121,7 @@ def sampling_floor(
         copies: ``(N,)`` numbers: examples of one number are copies of one another.
         observed: ``(M,)`` logged values; the means of the outcomes by default.
         single: numbers of runs for which a single range's floor is wanted, each at least 2.
+        within: the variance within configurations, where more is known of it than ``groups`` tell.
     """
     examples = outcomes.shape[1]
     useful = [np.asarray(group) for group in groups if len(group) > 1]
@@ -129,8 +132,8 @@ def sampling_floor(
     parts = [_Group(units[group]) for group in useful]
     freedom = np.array([part.n - 1 for part in parts])
     flips = float(freedom @ [part.flips for part in parts] / freedom.sum())
-    spread = [variance_of(values[group]) for group in useful]
-    variance = float(freedom @ spread / freedom.sum())
+    within = pooled_within([values[group] for group in useful]) if within is None else within
+    variance = within.variance
     run_sd = math.sqrt(flips) / examples
     n = units.shape[1]
     excess = (variance - run_sd**2) / _pairs(examples, copies) if n > 1 else math.nan
@@ -151,7 +154,7 @@ def sampling_floor(
         distribution_wise_sd=math.sqrt(excess) if excess >= 0 else None,
         distribution_wise_interval=None
         if n < FEW_EXAMPLES or (few and binary)
-        else excess_interval(Pooled(((variance, int(freedom.sum())),)), run_sd**2),
+        else _excess_interval(within, run_sd**2),
         test=_test(parts, useful, values, examples, permuted),
         **_chance_ranges(
             values,
@@ -422,7 +425,7 @@ def _independent(parts: Sequence[_Group], runs: int, examples: int) -> np.ndarra
     return found / examples
 
 
-def excess_interval(found: Pooled, floor: float, level: float = 0.95) -> Interval | None:
+def _excess_interval(found: Pooled, floor: float, level: float = 0.95) -> Interval | None:
     """Interval for the variance above ``floor``, a variance too; None where nothing varies."""
     if not found.variance > 0:
         return None

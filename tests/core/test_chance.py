@@ -427,6 +427,7 @@ def test_no_guide_for_what_is_no_share_of_examples() -> None:
         (sheet,) = build_report(frame, SMALL5, evidence=Evidence(n_examples=500)).sheets
         assert sheet.statistics is not None
         assert (sheet.statistics.floor is not None) == guided, name
+        assert ("no shares of test examples" in said(sheet)[0]) != guided
     frame, _ = world()
     evidence = Evidence(no_shares=frozenset({"accuracy"}))
     (sheet,) = build_report(frame, STAR, evidence=evidence).sheets
