@@ -204,11 +204,12 @@ def evaluations(store: Store, run: RawRun) -> list[tuple[str, dict[str, Any]]]:
         TrackingError: they cannot be read, or are not what this program writes.
     """
     with tempfile.TemporaryDirectory(prefix="mm_mlflow-") as folder:
-        files = RunFiles(
-            run.run_id,
-            lambda path: store.client.list_artifacts(run.run_id, path),
-            lambda path: store.client.download_artifacts(run.run_id, path, folder),
-        )
+        try:
+            files = run_files(store, run.run_id, folder)
+        except MlflowException as error:
+            raise TrackingError(
+                f"run {run.run_id}: its artifacts cannot be read: {explain(error)}"
+            ) from error
         return evaluations_in(files, run.metrics)
 
 

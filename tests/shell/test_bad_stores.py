@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mm_mlflow import tracking
 from mm_mlflow.cli import main
 from mm_mlflow.errors import InvalidInput, TrackingError
+from mm_mlflow.tracking import reading
 
 READING = (
     ["sheet", "--experiment-name", "small", "--metric", "accuracy"],
@@ -248,20 +249,28 @@ def test_a_sweep_whose_sheets_are_refused_still_prints_what_it_trained(
 
 
 @pytest.mark.usefixtures("swept")
+@pytest.mark.parametrize("moment", ["before it is looked up", "before it is listed"])
 def test_a_run_that_vanishes_while_it_is_read(
-    command: Command, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    moment: str,
 ) -> None:
     """Deleted for good between search and download: named, and the sheet is that of the others."""
     gone = runs_of("cell")[0]
-    original = MlflowClient.list_artifacts
+    original = reading.run_files
 
-    def vanishes(client: MlflowClient, run_id: str, path: str | None = None) -> object:
-        if run_id == gone.info.run_id:
+    def vanishes(store: tracking.Store, run_id: str, folder: str) -> reading.RunFiles:
+        if run_id != gone.info.run_id:
+            return original(store, run_id, folder)
+        if moment == "before it is looked up":
             purge(run_id)
-        return original(client, run_id, path)
+        files = original(store, run_id, folder)
+        purge(run_id)
+        return files
 
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "list_artifacts", vanishes)
+        patch.setattr(reading, "run_files", vanishes)
         meanwhile = json.loads(command(*READING[0], "--json").stdout)
     assert f"run {gone.info.run_id} ({gone.info.run_name}) was deleted" in caplog.text
     assert all(sheet["n_runs"] == 2 and not sheet["complete"] for sheet in meanwhile["sheets"])

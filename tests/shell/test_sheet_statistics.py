@@ -14,6 +14,7 @@ from mm_mlflow import experiment
 from mm_mlflow.errors import TrackingError
 
 HERE = ["--experiment-name", "small"]
+ACCURACY = ["--metric", "accuracy"]
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_predictions_are_not_read_where_values_are_asked_for(
         raise AssertionError("predictions were read")
 
     monkeypatch.setattr(experiment.tracking, "read_outcomes", never)
-    found = sheets(command, "--statistics", "values")
+    found = sheets(command, *ACCURACY, "--statistics", "values")
     statistics = found["accuracy"]["statistics"]
     assert statistics["floor"]["source"] == "binomial"
     assert "--statistics predictions" in statistics["floor_reason"]
@@ -100,11 +101,11 @@ def test_many_runs_have_statistics_on_request_only(
 ) -> None:
     """Above the limits nothing slows the plain sheet: it says what to ask for."""
     monkeypatch.setattr(experiment, "MOST_PREDICTIONS", 5)
-    assert sheets(command)["accuracy"]["statistics"]["floor"]["source"] == "binomial"
+    assert sheets(command, *ACCURACY)["accuracy"]["statistics"]["floor"]["source"] == "binomial"
     monkeypatch.setattr(experiment, "MOST_VALUES", 5)
-    assert "statistics" not in sheets(command)["accuracy"]
-    assert "--statistics values" in command("sheet", *HERE).stdout
-    asked = sheets(command, "--statistics", "predictions")["accuracy"]
+    assert "statistics" not in sheets(command, *ACCURACY)["accuracy"]
+    assert "--statistics values" in command("sheet", *HERE, *ACCURACY).stdout
+    asked = sheets(command, *ACCURACY, "--statistics", "predictions")["accuracy"]
     assert asked["statistics"]["floor"]["source"] == "predictions"
 
 
@@ -118,7 +119,7 @@ def test_predictions_that_cannot_be_used_leave_the_sheet(
         raise TrackingError("run 1: predictions.parquet cannot be read: truncated")
 
     monkeypatch.setattr(experiment.tracking, "read_outcomes", broken)
-    found = sheets(command)["accuracy"]["statistics"]
+    found = sheets(command, *ACCURACY)["accuracy"]["statistics"]
     assert found["floor"]["source"] == "binomial"
     assert "truncated" in found["floor_reason"]
     assert "truncated" in fails("sheet", *HERE, "--statistics", "predictions", code=1)
@@ -167,7 +168,7 @@ def test_strangers_runs_have_a_guide_if_told_how_many_examples(command: Command)
 @pytest.mark.usefixtures("swept")
 def test_the_gate_is_an_exit_status(command: Command) -> None:
     """0 where all bounds are kept, 1 where one is not or cannot be judged, 2 for what is no bound."""
-    delta = sheets(command)["accuracy"]["delta_all"]
+    delta = sheets(command, *ACCURACY)["accuracy"]["delta_all"]
     reports = len(runs_of("report"))
     check = ["check", *HERE]
     kept = command(
