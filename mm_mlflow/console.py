@@ -199,7 +199,7 @@ def _some(labels: Sequence[str]) -> str:
 
 def tell_report(report: Report) -> None:
     """The summary over metrics, and the notes."""
-    from mm_mlflow.render import chance
+    from mm_mlflow.render import verdicts
     from mm_mlflow.render.index import bound, by_chance, mean_sd, ratio
 
     header = ("metric", "examples", "runs", "mean ± sd", "Δall", "by chance", "× accuracy's")
@@ -216,12 +216,12 @@ def tell_report(report: Report) -> None:
     if any(row.unit == "fraction" for row in report.summary):
         click.echo("Values, sd and Δ in percent and points where a metric is an accuracy.")
     if known[-2]:
-        click.echo(chance.BY_CHANCE)
+        click.echo(verdicts.BY_CHANCE)
     for sheet in report.sheets:
-        if said := chance.short(sheet):
+        if said := verdicts.short(sheet):
             say(f"{sheet.metric}: {said}")
     if report.judged is not None:
-        click.echo(chance.judged(report.judged))
+        click.echo(verdicts.judged(report.judged))
     for line in (*_inferred(report.plan), *report.notes):
         say(line)
 

@@ -20,8 +20,8 @@ ORDER = [
     "request", "render",
     # ---- shell ----
     "datasets", "models", "training", "artifacts", "sampling", "tracking", "provenance", "registration",
-    "engine", "experiment", "jobs", "sweeping", "runner", "project", "reproduction", "estimate", "loading",
-    "backfill", "console", "cli", "__main__", "plugins",
+    "engine", "evidence", "experiment", "jobs", "sweeping", "runner", "project", "reproduction", "estimate",
+    "loading", "backfill", "console", "cli", "__main__", "plugins",
 ]  # fmt: skip
 CORE = ORDER[: ORDER.index("datasets")]
 TORCH = {"split", "evaluation", "augmentation", "models", "training", "runner"}

@@ -52,18 +52,16 @@ def check(
         )
     asked = parse_asked(**layout)
     store, frame, plan = reports.opened(tracking_uri, experiment_name, design, asked, within)
-    from mm_mlflow import experiment
+    from mm_mlflow import evidence, experiment
     from mm_mlflow.report import build_report
 
     metrics = experiment.choose_metrics(frame, [bound.metric for bound in parsed])
     needed = _needed(parsed)
-    evidence = (
-        experiment.evidence(store, frame, plan, metrics, asked=needed)
-        if needed is not None
-        else None
+    known = (
+        evidence.gather(store, frame, plan, metrics, asked=needed) if needed is not None else None
     )
     report = build_report(
-        frame, plan, metrics, mixed=mixed, confirm_labels=confirm_labels, evidence=evidence
+        frame, plan, metrics, mixed=mixed, confirm_labels=confirm_labels, evidence=known
     )
     found = judge(report, parsed, allow_incomplete=allow_incomplete)
     passed = all(one.outcome == "kept" for one in found)

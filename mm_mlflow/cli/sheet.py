@@ -59,17 +59,17 @@ def sheet(
     asked = parse_asked(axes=axes, **layout)
     reports.check_destination(out, report_experiment=into)
     store, frame, plan = reports.opened(tracking_uri, experiment_name, design, asked, within)
-    from mm_mlflow import experiment
+    from mm_mlflow import evidence, experiment
     from mm_mlflow.report import build_report
 
     chosen = experiment.choose_metrics(frame, metrics)
-    evidence = (
+    found = (
         None
         if plain
-        else experiment.evidence(store, frame, plan, chosen, asked=statistics, n_examples=examples)
+        else evidence.gather(store, frame, plan, chosen, asked=statistics, n_examples=examples)
     )
-    if evidence is None and not plain:
-        plan = replace(plan, notes=(*plan.notes, experiment.SKIPPED))
+    if found is None and not plain:
+        plan = replace(plan, notes=(*plan.notes, evidence.SKIPPED))
     if examples and all(frame.records.get(key, {}).get("n") for key in chosen):
         unused = f"--examples {examples} is not used: every metric here tells how many it is over."
         plan = replace(plan, notes=(*plan.notes, unused))
@@ -80,7 +80,7 @@ def sheet(
         axes=() if plan.inferred else axes,
         mixed=mixed,
         confirm_labels=confirm_labels,
-        evidence=evidence,
+        evidence=found,
     )
     arguments = reports.arguments(
         asked,

@@ -71,12 +71,12 @@ def sweep(
 
 def _publish_sheets(store: Store, design: Design, *, smoke: bool, quiet: bool) -> str | None:
     """The sheets of the sweep that has ended, by the design that it swept; the report run's id."""
-    from mm_mlflow import experiment
+    from mm_mlflow import evidence, experiment
     from mm_mlflow.report import build_report
 
     frame, plan = experiment.read(store, design)
-    evidence = experiment.evidence(store, frame, plan, frame.metrics)
-    report = build_report(frame, plan, evidence=evidence)
+    known = evidence.gather(store, frame, plan, frame.metrics)
+    report = build_report(frame, plan, evidence=known)
     # A smoke is never the plan: its report must not take the place of the full one.
     arguments = {"smoke": plan.id} if smoke else {}
 

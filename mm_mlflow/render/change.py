@@ -208,18 +208,18 @@ def _mean_sentence(item: MetricChange) -> str:
 def _strength(test: SignificanceTest, judged: int) -> str:
     if judged > 1 and test.q is not None and test.q > ALPHA:
         return (
-            f"more than chance by itself, {p(test.p, word=True)}; among {judged} metrics it may be chance, "
-            f"{p(test.q, word=True, name='q')}"
+            f"more than chance by itself, {words.equals('p', test.p)}; among {judged} metrics it may be "
+            f"chance, {words.equals('q', test.q)}"
         )
     return f"more than chance, {_p_q(test)}"
 
 
 def _p_q(test: SignificanceTest) -> str:
-    return f"{p(test.p, word=True)}, {p(test.q, word=True, name='q')}"
+    return f"{words.equals('p', test.p)}, {words.equals('q', test.q)}"
 
 
 def _listed(tests: Sequence[tuple[str, SignificanceTest]]) -> str:
-    return "; ".join(f"{name} ({p(test.p, word=True)})" for name, test in tests)
+    return "; ".join(f"{name} ({words.equals('p', test.p)})" for name, test in tests)
 
 
 def _untold(what: str, tests: Sequence[tuple[str, SignificanceTest]]) -> Iterator[str]:
@@ -254,23 +254,13 @@ def swapped(change: Change) -> str:
             "test stands alone."
         )
     other = [
-        f"{title(item)} ({p(test.p, word=True)})"
+        f"{title(item)} ({words.equals('p', test.p)})"
         for item, test in tests
         if test.p is not None and (test.p <= ALPHA) != (item.verdict in {"more", "less"})
     ]
     if other:
         return f"{name} says otherwise of {'; '.join(other)}: take these as open."
     return f"{name} says the same of every metric that it can judge."
-
-
-def p(value: float | None, *, word: bool = False, name: str = "p") -> str:
-    """``0.012``, ``<0.001``; with ``word``, ``p = 0.012``."""
-    if value is None:
-        return words.NOTHING
-    text = "<0.001" if value < 0.001 else f"{value:.2g}"
-    if not word:
-        return text
-    return f"{name} {'< 0.001' if value < 0.001 else f'= {text}'}"
 
 
 def _float(value: float | None) -> float:
@@ -314,8 +304,8 @@ def spread_row(item: MetricChange) -> list[str]:
         _value(how, spread.sd_b),
         words.NOTHING if spread.ratio is None else f"{spread.ratio:.2f}",
         _between(how, spread.interval),
-        p(spread.test.p),
-        p(spread.test.q),
+        words.probability(spread.test.p),
+        words.probability(spread.test.q),
         item.verdict,
     ]
 
@@ -329,8 +319,8 @@ def mean_row(item: MetricChange) -> list[str]:
         _value(how, mean.mean_b),
         _signed(how, mean.difference),
         _between(how, mean.interval),
-        p(mean.test.p),
-        p(mean.test.q),
+        words.probability(mean.test.p),
+        words.probability(mean.test.q),
         item.mean_verdict,
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from mm_mlflow.render import chance, words
+from mm_mlflow.render import verdicts, words
 from mm_mlflow.render.index import bound, by_chance, healthy, mean_sd, ratio
 from mm_mlflow.render.md import escape, table
 from mm_mlflow.report import Report, SummaryRow
@@ -39,7 +39,7 @@ def digest(report: Report) -> str:
     if report.judged is None:
         shown[HEAD.index("By chance")] = False
     else:
-        bottom += ["", chance.BY_CHANCE, "", escape(chance.judged(report.judged))]
+        bottom += ["", verdicts.BY_CHANCE, "", escape(verdicts.judged(report.judged))]
     head, rule, *rows = table(
         list(itertools.compress(HEAD, shown)),
         (list(itertools.compress(_row(row), shown)) for row in report.summary),

@@ -21,10 +21,9 @@ from mm_mlflow.render.chance import (
     PLAN_NOTE,
     TESTS_HEAD,
     TESTS_NOTE,
-    TITLE,
     ChanceView,
-    rules,
 )
+from mm_mlflow.render.verdicts import TITLE, rules
 from mm_mlflow.render.view import Delta, Entry, Row, SheetView, TableView, view
 from mm_mlflow.render.words import HOLES
 from mm_mlflow.sheet import Sheet
@@ -157,7 +156,7 @@ def _plain(label: str, head: Iterable[str], rows: Sequence[Sequence[str]]) -> st
 
 
 def rules_section(*, blocked: bool = False) -> str:
-    """The rules behind the words, for the end of a page; ``blocked`` as of :func:`~.chance.rules`."""
+    """The rules behind the words, for the end of a page; ``blocked`` as of :func:`~.verdicts.rules`."""
     items = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rules(blocked=blocked)
     )

@@ -9,7 +9,7 @@ from html import escape
 from mm_mlflow.design import Scalar
 from mm_mlflow.figures import PAPER
 from mm_mlflow.plan import Plan
-from mm_mlflow.render import chance, selection, strips, words
+from mm_mlflow.render import selection, strips, verdicts, words
 from mm_mlflow.render.html import DELTA_ALL, bar, box, page, rules_section, section
 from mm_mlflow.report import Report, SummaryRow
 
@@ -140,16 +140,16 @@ def _summary(report: Report) -> Iterator[str]:
     comparable = [row.delta_all for row in report.summary if row.unit == "fraction"]
     widest = max((value for value in comparable if math.isfinite(value)), default=0.0)
     for i, row in enumerate(report.summary):
-        said = chance.short(report.sheets[i])
+        said = verdicts.short(report.sheets[i])
         yield _row(i, row, widest, said, examples=examples, ratios=ratios, chances=chances)
     yield "</table></div>"
     if report.judged is not None:
-        yield f'<p class="aside">{escape(chance.judged(report.judged))}</p>'
+        yield f'<p class="aside">{escape(verdicts.judged(report.judged))}</p>'
     if comparable:
         yield f'<p class="aside">Values in percent, {DELTA_ALL} in points (percentage points): '
         yield "the highest minus the lowest value over all runs, each run counted once.</p>"
     if chances:
-        yield f'<p class="aside">{chance.BY_CHANCE}</p>'
+        yield f'<p class="aside">{verdicts.BY_CHANCE}</p>'
     if any(row.ratio is not None for row in report.summary):
         yield f'<p class="aside">{RATIO}</p>'
     yield "</section>"

@@ -41,17 +41,6 @@ REGRET_HALVES = (
 )
 
 
-def probability(p: float | None) -> str:
-    """``p`` to two digits: ``0.012``, ``<0.001``."""
-    if p is None:
-        return words.NOTHING
-    return "<0.001" if p < 0.001 else f"{p:.2g}"
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-
-
 def test_of(effect: Effect) -> SignificanceTest | None:
     """The test that speaks: of the mean, or of the range where nobody knows which way is better."""
     if effect.subsets is None:
@@ -74,13 +63,15 @@ def verdict(effect: Effect) -> str:
         return f"cannot be told: {test.reason}"
     runs = words.plural(effect.after.n, "run")
     if test.smallest_p is not None and test.smallest_p > ALPHA:
-        return f"cannot be told with these runs: at best p = {probability(test.smallest_p)}"
+        return f"cannot be told with these runs: at best p = {words.probability(test.smallest_p)}"
     what, q = ("", effect.q) if effect.higher_is_better is not None else ("Δ: ", None)
-    told = _p(test.p) + (f", q = {probability(q)}" if q is not None and q != test.p else "")
+    told = words.equals("p", test.p) + (
+        f", {words.equals('q', q)}" if q is not None and q != test.p else ""
+    )
     if test.p <= ALPHA:
         text = f"{what}more than a random choice of {runs} would show ({told})"
     else:
-        text = f"{what}no more than a random choice of {runs} shows ({told})"
+        text = f"{what}not clearly more than a random choice of {runs} shows ({told})"
     if effect.sharing == "unknown":
         text += ", if its examples are not those selected on"
     return text
@@ -161,10 +152,10 @@ def details(choice: Choice) -> Columns | None:
         cells = [title(effect.title)]
         for statistic in (effect.subsets.mean, effect.subsets.worst, effect.subsets.range):
             moved = statistic.configurations
-            cells += [probability(moved.p if moved else None)] if whole else []
-            cells.append(probability(statistic.runs.p))
+            cells += [words.probability(moved.p if moved else None)] if whole else []
+            cells.append(words.probability(statistic.runs.p))
             if statistic is effect.subsets.mean:
-                cells.append(probability(effect.q))
+                cells.append(words.probability(effect.q))
         rows.append(tuple(cells))
     groups = (("Mean", (*heads, "q")), ("Worst run", heads), ("Δall", heads))
     return Columns("Metric", groups, tuple(rows))

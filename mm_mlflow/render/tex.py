@@ -18,9 +18,9 @@ from mm_mlflow.render.chance import (
     PLAN_NOTE,
     TESTS_HEAD,
     TESTS_NOTE,
-    TITLE,
     ChanceView,
 )
+from mm_mlflow.render.verdicts import TITLE
 from mm_mlflow.render.view import Entry, Row, SheetView, TableView, view
 from mm_mlflow.sheet import Sheet
 

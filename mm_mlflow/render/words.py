@@ -88,6 +88,21 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def probability(value: float | None) -> str:
+    """A p or a q to two digits: ``0.012``, ``<0.001``."""
+    if value is None:
+        return NOTHING
+    return "<0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def equals(name: str, value: float | None) -> str:
+    """``p = 0.012``, ``q < 0.001``, for sentences; a dash where there is none."""
+    text = probability(value)
+    if value is None:
+        return text
+    return f"{name} < {text[1:]}" if text.startswith("<") else f"{name} = {text}"
+
+
 @dataclass(frozen=True)
 class Numbers:
     """How the values of one metric are written.

@@ -34,6 +34,7 @@ from scipy import stats
 
 from mm_mlflow.errors import InvalidInput
 from mm_mlflow.statistics.axis import ALPHA
+from mm_mlflow.statistics.means import pooled_variance
 from mm_mlflow.statistics.records import Interval, Record, SignificanceTest, known
 
 MOST_ENUMERATED = 15  # configurations of which all 2^C swaps are gone through
@@ -272,16 +273,9 @@ def _runs_of(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _pooled_sd(values: np.ndarray) -> float:
     """Within the rows of a ``(C, S)`` table; NaN without degrees of freedom, or where no float holds it."""
-    finite = np.isfinite(values)
-    counts = finite.sum(axis=1)
-    freedom = int((counts - 1).sum())
-    if freedom < 1:
-        return math.nan
-    # From the first value on, so that equal values give exactly 0.
-    first = np.take_along_axis(values, finite.argmax(axis=1)[:, None], axis=1)
-    above = np.where(finite, values - first, 0)
-    centred = np.where(finite, above - above.sum(axis=1, keepdims=True) / counts[:, None], 0)
-    return math.sqrt(float((centred**2).sum()) / freedom)
+    with np.errstate(over="ignore", invalid="ignore"):
+        variance, _ = pooled_variance([row[np.isfinite(row)] for row in values])
+    return math.sqrt(variance) if variance >= 0 else math.nan
 
 
 def _slack(x: np.ndarray, y: np.ndarray) -> float:

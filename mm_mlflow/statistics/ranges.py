@@ -102,13 +102,24 @@ def subset_range(values: np.ndarray, m: int) -> float:
 
 @lru_cache(maxsize=256)
 def _range_weights(n: int, m: int) -> np.ndarray:
-    ranks = np.arange(n)
-    enough = ranks >= m - 1
-    safe = np.where(enough, ranks, m - 1)
-    log = special.gammaln(safe + 1) - special.gammaln(m) - special.gammaln(safe - m + 2)
-    log -= special.gammaln(n + 1) - special.gammaln(m + 1) - special.gammaln(n - m + 1)
-    high = np.where(enough, np.exp(log), 0.0)
-    return high - high[::-1]
+    high = highest_weights(n, m)
+    weights: np.ndarray = high - high[::-1]
+    return weights
+
+
+def highest_weights(n: int, m: int) -> np.ndarray:
+    """``(n,)``: the share of the subsets of m of n ordered values that have the i-th as their highest."""
+    found: np.ndarray = np.exp(log_choose(np.arange(n), m - 1) - log_choose(np.array(n), m))
+    return found
+
+
+def log_choose(n: np.ndarray, k: int) -> np.ndarray:
+    """Log C(n, k), minus infinity where k > n."""
+    n = np.asarray(n, dtype=float)
+    enough = n >= k
+    safe = np.where(enough, n, k)
+    value: np.ndarray = special.gammaln(safe + 1) - special.gammaln(k + 1)
+    return np.where(enough, value - special.gammaln(safe - k + 1), -np.inf)
 
 
 def subset_range_interval(values: np.ndarray, m: int, level: float = 0.95) -> Interval | None:

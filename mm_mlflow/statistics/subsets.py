@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import gammaln
 
 from mm_mlflow.errors import InvalidInput
+from mm_mlflow.statistics.ranges import highest_weights, log_choose
 from mm_mlflow.statistics.records import Record, SignificanceTest, known
 
 FEW = 5  # selected runs below which any statement is uncertain
@@ -65,23 +65,14 @@ def random_subsets(values: np.ndarray, size: int, found: float) -> Chance:
         raise InvalidInput(f"size {size} is not allowed: 1 to {n}")
     ordered = np.sort(values)
     ranks = np.arange(n)
-    weights = np.exp(_log_choose(ranks, size - 1) - _log_choose(np.array(n), size))
+    weights = highest_weights(n, size)
     high = float(weights @ ordered)
     low = float(weights @ ordered[::-1])
     # A hair of slack, on the scale of the values: a difference of fractions is rounded.
     slack = 16 * np.spacing(np.abs(ordered).max())
     ends = np.searchsorted(ordered, ordered + found + slack, side="right") - 1
-    shares = np.exp(_log_choose(ends - ranks, size - 1) - _log_choose(np.array(n), size))
+    shares = np.exp(log_choose(ends - ranks, size - 1) - log_choose(np.array(n), size))
     return Chance(low=low, high=high, delta=high - low, share=min(1.0, float(shares.sum())))
-
-
-def _log_choose(n: np.ndarray, k: int) -> np.ndarray:
-    """Log C(n, k), minus infinity where k > n."""
-    n = np.asarray(n, dtype=float)
-    enough = n >= k
-    safe = np.where(enough, n, k)
-    value: np.ndarray = gammaln(safe + 1) - gammaln(k + 1) - gammaln(safe - k + 1)
-    return np.where(enough, value, -np.inf)
 
 
 # ---- the effect of a selection ----
@@ -249,7 +240,7 @@ def _single_runs(
         p = random_subsets(oriented, k, observed).share
     elif name == "worst":
         better = np.count_nonzero(_as_good(name, oriented, observed, oriented))
-        p = float(np.exp(_log_choose(np.array(better), k) - _log_choose(np.array(n), k)))
+        p = float(np.exp(log_choose(np.array(better), k) - log_choose(np.array(n), k)))
     else:
         rows, draws = _subsets(n, k)
         p = _p(_as_good(name, _of(name, oriented[rows]), observed, oriented), draws)

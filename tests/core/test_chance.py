@@ -17,7 +17,7 @@ from mm_mlflow.design import Design
 from mm_mlflow.plan import plan_of
 from mm_mlflow.render import samples
 from mm_mlflow.render import view as views
-from mm_mlflow.render.chance import short
+from mm_mlflow.render.verdicts import short
 from mm_mlflow.report import build_report
 from mm_mlflow.sheet import Sheet
 from mm_mlflow.statistics.axis import axis_test

@@ -389,7 +389,7 @@ def test_metrics_on_the_same_data_are_named_and_not_judged() -> None:
     # Of the 20 subsets of 3 of 0, .5, .5, .6, .7, 1: .7 + .5 + 1 is beaten by .7 + .6 + 1, and equalled
     # by the other .5.
     assert c.subsets.mean.runs.p == c.q == pytest.approx(3 / 20)
-    assert words.verdict(c) == "no more than a random choice of 3 runs shows (p = 0.15)"
+    assert words.verdict(c) == "not clearly more than a random choice of 3 runs shows (p = 0.15)"
 
 
 def effect_of(values: list[float], selected: int, **record: Any) -> Effect:
@@ -411,7 +411,7 @@ def test_verdicts() -> None:
     assert told == "more than a random choice of 6 runs would show (p < 0.001)"
     assert words.claimed(effect_of(rising, 6))
     falling = words.verdict(effect_of(rising[::-1], 6))
-    assert falling == "no more than a random choice of 6 runs shows (p = 1)"
+    assert falling == "not clearly more than a random choice of 6 runs shows (p = 1)"
     better = words.verdict(effect_of(rising[::-1], 6, higher_is_better=False))
     assert better == "more than a random choice of 6 runs would show (p < 0.001)"
     assert words.verdict(effect_of(rising, 0)) == "cannot be told: no run selected"

@@ -10,7 +10,7 @@ import pytest
 from helpers import Command, artifact, artifacts, fails, runs_of
 from mlflow import MlflowClient
 
-from mm_mlflow import experiment
+from mm_mlflow import evidence
 from mm_mlflow.errors import TrackingError
 
 HERE = ["--experiment-name", "small"]
@@ -88,7 +88,7 @@ def test_predictions_are_not_read_where_values_are_asked_for(
     def never(*_: Any) -> None:
         raise AssertionError("predictions were read")
 
-    monkeypatch.setattr(experiment.tracking, "read_outcomes", never)
+    monkeypatch.setattr(evidence.tracking, "read_outcomes", never)
     found = sheets(command, *ACCURACY, "--statistics", "values")
     statistics = found["accuracy"]["statistics"]
     assert statistics["floor"]["source"] == "binomial"
@@ -100,9 +100,9 @@ def test_many_runs_have_statistics_on_request_only(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Above the limits nothing slows the plain sheet: it says what to ask for."""
-    monkeypatch.setattr(experiment, "MOST_PREDICTIONS", 5)
+    monkeypatch.setattr(evidence, "MOST_PREDICTIONS", 5)
     assert sheets(command, *ACCURACY)["accuracy"]["statistics"]["floor"]["source"] == "binomial"
-    monkeypatch.setattr(experiment, "MOST_VALUES", 5)
+    monkeypatch.setattr(evidence, "MOST_VALUES", 5)
     assert "statistics" not in sheets(command, *ACCURACY)["accuracy"]
     assert "--statistics values" in command("sheet", *HERE, *ACCURACY).stdout
     asked = sheets(command, *ACCURACY, "--statistics", "predictions")["accuracy"]
@@ -118,7 +118,7 @@ def test_predictions_that_cannot_be_used_leave_the_sheet(
     def broken(*_: Any) -> None:
         raise TrackingError("run 1: predictions.parquet cannot be read: truncated")
 
-    monkeypatch.setattr(experiment.tracking, "read_outcomes", broken)
+    monkeypatch.setattr(evidence.tracking, "read_outcomes", broken)
     found = sheets(command, *ACCURACY)["accuracy"]["statistics"]
     assert found["floor"]["source"] == "binomial"
     assert "truncated" in found["floor_reason"]
