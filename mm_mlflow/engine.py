@@ -15,6 +15,7 @@ import dask.config
 from distributed import Client, Future, LocalCluster, Security, as_completed
 from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.comm.registry import get_backend
+from distributed.gc import disable_gc_diagnosis
 
 from mm_mlflow.errors import InvalidInput, TrackingError
 
@@ -112,6 +113,8 @@ def workers(
         ) as cluster,
         Client(cluster) as client,
     ):
+        # Python ignores whatever is raised in a collector's callback: Ctrl-C would be lost (seen).
+        disable_gc_diagnosis(force=True)
         yield client
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from mlflow.tracking import fluent
 
 from mm_mlflow import datasets, engine
 from mm_mlflow.cli import main
+from mm_mlflow.render import figure, strips
+
+_encode = figure.encode
 
 SMALL = """
 name: small
@@ -69,6 +73,20 @@ def _isolated(
     monkeypatch.setattr(fluent, "_active_experiment_id", None)
     yield
     datasets._open_splits.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing is a third of the time of these tests, and few of them are about what is drawn: all but
+    those marked ``pictures`` get blank ones of the same kind."""
+    if request.node.get_closest_marker("pictures") is None:
+        for module in (figure, strips):
+            monkeypatch.setattr(module, "encode", lambda _, kind: _blank(kind))
+
+
+@cache
+def _blank(kind: str) -> bytes:
+    return _encode(figure.draw(figure.Canvas(), 1, 1), kind)
 
 
 @pytest.fixture

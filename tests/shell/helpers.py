@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -25,6 +27,16 @@ def fails(*arguments: str, code: int = 2) -> str:
     assert len(lines) == 1, lines
     assert lines[0].startswith("Error: ")
     return lines[0]
+
+
+def pause(child: subprocess.Popen[str]) -> None:
+    """Between two looks at what a child at work has left: the processor is the child's. Its end is
+    what ends the wait before its time, and fails the test."""
+    try:
+        child.wait(timeout=0.05)
+    except subprocess.TimeoutExpired:
+        return
+    pytest.fail(f"it ended early: {child.communicate()}")
 
 
 def runs_of(kind: str | None, name: str = "small") -> list[Run]:

@@ -22,7 +22,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-from helpers import Command, artifact, artifacts, runs_of
+from helpers import Command, artifact, artifacts, pause, runs_of
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -565,7 +565,7 @@ def test_stopped_halfway_and_run_again_it_ends_equal(
     command("sweep", write(tmp_path, "small", "\n  - {name: accuracy}", seeds=6, epochs=8))
     child = start("small", group=how == signal.SIGINT)
     while len(done("small")) < 2:
-        assert child.poll() is None, child.communicate()
+        pause(child)
     family = psutil.Process(child.pid).children(recursive=True)
     if how == signal.SIGINT:
         os.killpg(child.pid, how)
@@ -583,17 +583,15 @@ def test_stopped_halfway_and_run_again_it_ends_equal(
         assert stopped.info.status == "RUNNING"
     before = {run.info.run_id: files(run) for run in done("small")}
     assert 2 <= len(before) < 6
-    again = start("small")
-    said = again.communicate()
-    assert again.returncode == 0, said
-    assert f"{6 - len(before)} evaluated, {len(before)} lacked nothing" in said[0]
+    again = command("evaluate", "--experiment-name", "small", "--intervention", SLOW).output
+    assert f"{6 - len(before)} evaluated, {len(before)} lacked nothing" in again
     assert len(done("small")) == 6
     assert MlflowClient().get_run(stopped.info.run_id).info.status == "KILLED"
     for run in done("small"):
         if run.info.run_id in before:
             assert files(run) == before[run.info.run_id]
         assert len(MlflowClient().get_metric_history(run.info.run_id, SLOW_KEY)) == 1
-    one = done("small")[0]
+    one = MlflowClient().get_run(next(iter(before)))
     assert one.data.metrics[SLOW_KEY] == recomputed(one)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import mlflow
 import psutil
 import pytest
-from helpers import Command, artifact, artifacts, runs_of
+from helpers import Command, artifact, artifacts, pause, runs_of
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException
@@ -181,14 +181,12 @@ def test_anyones_project_is_swept_by_mlflow_run(project: Path, out: Path, comman
     assert len(told(out)) == 6
 
 
+@pytest.mark.usefixtures("in_process")
 def test_the_scikit_learn_project_gives_sheets(command: Command) -> None:
-    """The command of its README; values of the sheet are those that MLflow has, by code that knows
-    nothing of this package."""
+    """Values of the sheet are those that MLflow has, by code that knows nothing of this package."""
     folder = ROOT / "projects" / "sklearn_digits"
     design = json.loads((folder / "design.json").read_text())
-    child = start(folder, {**design, "seeds": 2})
-    said = child.communicate()[0]
-    assert child.returncode == 0, said
+    sweep(folder, {**design, "seeds": 2})
     document = json.loads(command("sheet", "--experiment-name", "sklearn_digits", "--json").output)
     table = mlflow.search_runs(experiment_names=["sklearn_digits"])
     table = table[table["tags.mm.kind"] == "cell"]
@@ -306,7 +304,7 @@ def await_blocked(child: subprocess.Popen[str], out: Path, number: int) -> dict[
         pids = {run: int(text) for run, text in found.items() if text.strip()}
         if len(pids) >= number:
             return pids
-        assert child.poll() is None, child.stdout.read() if child.stdout else ""
+        pause(child)
 
 
 def await_reader(child: subprocess.Popen[str], gate: Path) -> int:
@@ -317,7 +315,7 @@ def await_reader(child: subprocess.Popen[str], gate: Path) -> int:
         except OSError as error:
             if error.errno != errno.ENXIO:  # nobody reads
                 raise
-        assert child.poll() is None, child.stdout.read() if child.stdout else ""
+        pause(child)
 
 
 def family(pids: list[int]) -> list[psutil.Process]:

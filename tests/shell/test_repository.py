@@ -109,6 +109,7 @@ def test_conda_lists_the_dependencies_of_setup_cfg() -> None:
     assert conda["dependencies"][-1]["pip"] == wanted
 
 
+@pytest.mark.pictures
 def test_the_picture_is_what_its_data_draw() -> None:
     """docs/sheet.png is docs/sheet.json, drawn by this version: the same size, and equal up to the
     smoothing of letters, which differs between versions of matplotlib."""

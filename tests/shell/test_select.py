@@ -26,6 +26,7 @@ def swept(small: Path, command: Command, in_process: None) -> Path:
     return small
 
 
+@pytest.mark.pictures
 def test_select_writes_a_report_run_and_tags_what_it_chose(swept: Path, command: Command) -> None:
     """Recomputed with MLflow and numpy alone: the three best by accuracy that stay in on PGD too."""
     del swept

@@ -28,6 +28,7 @@ from mm_mlflow.experiment import read
 from mm_mlflow.tracking import Store
 
 
+@pytest.mark.pictures
 def test_sweep_and_sheet_with_real_workers(small: Path, command: Command) -> None:
     """Every planned cell once, by other processes; a second sweep trains nothing; sheet.json equals
     what ``mlflow.search_runs`` alone gives."""

@@ -163,14 +163,14 @@ def test_large_models_are_torchvisions(split: Split, name: str) -> None:
 def test_every_model_learns_with_every_optimizer(
     cell: Cell, split: Split, name: str, optimizer: str
 ) -> None:
-    """A few epochs on digits bring the loss well below that of guessing, log 10."""
+    """Two epochs on digits bring the loss well below that of guessing, log 10."""
     scale = {"sgd": 0.5, "adam": 0.05}[optimizer]
     update = {
-        "architecture": name, "optimizer": optimizer, "epochs": 4, "batch_size": 32,
+        "architecture": name, "optimizer": optimizer, "epochs": 2, "batch_size": 32,
         "learning_rate_scale": scale, "augmentation": "none",
     }  # fmt: skip
     settings = cell.training.model_copy(update=update)
-    assert training.train(dataclasses.replace(cell, training=settings), split).losses[-1] < 1.0
+    assert training.train(dataclasses.replace(cell, training=settings), split).losses[-1] < 1.5
 
 
 @pytest.mark.parametrize("name", models.MODELS)
