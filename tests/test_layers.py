@@ -16,8 +16,8 @@ ROOT = Path(mm_mlflow.__file__).parent
 ORDER = [
     "errors", "registry", "rules", "specs", "cell", "design", "plan", "foreign", "frame",
     "adoption", "inference", "figures", "statistics", "sheet", "chance", "distribution", "selection",
-    "change", "report", "gate", "split", "augmentation", "outcomes", "comparison", "evaluation",
-    "request", "render",
+    "matching", "change", "report", "gate", "split", "augmentation", "outcomes", "comparison",
+    "evaluation", "request", "render",
     # ---- shell ----
     "datasets", "models", "training", "artifacts", "sampling", "tracking", "provenance", "registration",
     "engine", "evidence", "experiment", "jobs", "sweeping", "runner", "project", "reproduction", "estimate",
