@@ -32,7 +32,7 @@ from mm_mlflow.selection import Selection
 from mm_mlflow.tracking import Store
 
 if TYPE_CHECKING:
-    from mm_mlflow.change import Change  # which needs all of scipy.stats
+    from mm_mlflow.change import Change
 
 logger = logging.getLogger(__name__)
 

@@ -106,8 +106,8 @@ def test_matplotlib_is_only_in_render() -> None:
 
 
 def loaded(code: str) -> set[str]:
-    """Top-level packages in ``sys.modules`` after ``code`` in a fresh interpreter."""
-    script = f"import sys\n{code}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    """Modules after ``code`` in a fresh interpreter."""
+    script = f"import sys\n{code}\nprint(*sys.modules)"
     command = [sys.executable, "-c", script]
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
@@ -131,6 +131,13 @@ HEAVY = {"mlflow", "torch", "torchvision", "optuna", "dask", "distributed", "mat
 def test_importing_is_light(code: str) -> None:
     """The package, its command and its lists of names load nothing heavy."""
     assert not loaded(code) & HEAVY
+
+
+def test_statistics_load_scipy_when_they_are_made() -> None:
+    """What ``sweep``, ``status`` and ``--plain`` do without."""
+    found = loaded("import mm_mlflow.experiment, mm_mlflow.change")
+    assert "mm_mlflow.statistics.axis" in found
+    assert not found & {"scipy.stats", "scipy.optimize"}
 
 
 def test_every_public_name_is_there() -> None:

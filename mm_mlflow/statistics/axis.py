@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mm_mlflow.statistics.means import centred
 from mm_mlflow.statistics.records import Record, SignificanceTest
@@ -190,7 +190,7 @@ def two_way_test(values: np.ndarray) -> SignificanceTest:
     if not table.residual > _TIE * float((centred(whole.ravel()) ** 2).sum()):
         return _undefined(name, "nothing varies but the levels and the seeds")
     statistic = table.levels / table.residual
-    p = float(stats.f.sf(statistic, levels - 1, (levels - 1) * (seeds - 1)))
+    p = float(scipy.stats.f.sf(statistic, levels - 1, (levels - 1) * (seeds - 1)))
     return SignificanceTest(name=name, statistic=statistic, p=p)
 
 

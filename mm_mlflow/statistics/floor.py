@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mm_mlflow.statistics.means import Pooled
 from mm_mlflow.statistics.means import pooled as pooled_within
@@ -299,7 +299,7 @@ def _test(
     freedom = sum(parts[i].n - 1 for i in live)
     q = math.fsum((parts[i].n - 1) * variance_of(values[groups[i]]) / floors[i] for i in live)
     if permuted is None:
-        return SignificanceTest(name=_NAME, statistic=q, p=float(stats.chi2.sf(q, freedom)))
+        return SignificanceTest(name=_NAME, statistic=q, p=float(scipy.stats.chi2.sf(q, freedom)))
     drawn = np.sum(
         [(parts[i].n - 1) * permuted[i].var(axis=1, ddof=1) / floors[i] for i in live], axis=0
     )

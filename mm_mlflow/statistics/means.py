@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mm_mlflow.statistics.records import Interval, Record, known
 
@@ -37,7 +37,7 @@ def t_interval(values: np.ndarray, level: float = 0.95) -> Interval | None:
     if n < 2 or not np.ptp(values) > 0:
         return None
     mean, error = float(np.mean(values)), math.sqrt(variance(values) / n)
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
+    half = float(scipy.stats.t.ppf((1 + level) / 2, n - 1)) * error
     return Interval(low=mean - half, high=mean + half, level=level, method="t")
 
 
@@ -84,12 +84,12 @@ class Pooled:
         Graybill and Wang, J. Am. Stat. Assoc. 75 (1980): the sum plus the root of the sum of squares of
         what each term's own chi-square limit adds. One term: the chi-square limit itself.
         """
-        more = [term * (f / float(stats.chi2.ppf(tail, f)) - 1) for term, f in self.terms]
+        more = [term * (f / float(scipy.stats.chi2.ppf(tail, f)) - 1) for term, f in self.terms]
         return self.variance + math.hypot(*more)
 
     def lower(self, tail: float) -> float:
         """The lower limit likewise, at least 0."""
-        less = [term * (1 - f / float(stats.chi2.ppf(1 - tail, f))) for term, f in self.terms]
+        less = [term * (1 - f / float(scipy.stats.chi2.ppf(1 - tail, f))) for term, f in self.terms]
         return max(0.0, self.variance - math.hypot(*less))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+import scipy
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
@@ -29,5 +29,5 @@ def benjamini_hochberg(p: Sequence[float | None]) -> list[float | None]:
     None stays None and is not counted.
     """
     known = [value for value in p if value is not None]
-    q = iter(stats.false_discovery_control(known)) if known else iter(())
+    q = iter(scipy.stats.false_discovery_control(known)) if known else iter(())
     return [None if value is None else float(next(q)) for value in p]

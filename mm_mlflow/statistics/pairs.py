@@ -30,7 +30,7 @@ import math
 from functools import cache
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mm_mlflow.errors import InvalidInput
 from mm_mlflow.statistics.axis import ALPHA
@@ -302,7 +302,7 @@ def _t_test(
     if reason:
         undefined = SignificanceTest(name=name, statistic=None, p=None, needs=needs, reason=reason)
         return undefined, None
-    found = stats.ttest_1samp(differences, 0.0)
+    found = scipy.stats.ttest_1samp(differences, 0.0)
     # Its p has no smallest value: the differences can be as equal as may be.
     test = SignificanceTest(
         name=name, statistic=known(found.statistic), p=known(found.pvalue), smallest_p=0.0

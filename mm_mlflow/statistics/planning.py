@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from scipy import optimize, stats
+import scipy
 
 from mm_mlflow.statistics.means import Pooled
 from mm_mlflow.statistics.records import Record
@@ -19,12 +19,12 @@ def bound_factor(freedom: int, chance: float = _CHANCE) -> float:
 
     1.56, 1.24, 1.12 for 4, 12 and 36 degrees of freedom at 80%.
     """
-    return float(math.sqrt(freedom / stats.chi2.ppf(1 - chance, freedom)))
+    return float(math.sqrt(freedom / scipy.stats.chi2.ppf(1 - chance, freedom)))
 
 
 def half_width(seeds: int) -> float:
     """Half width of a 95% t interval for a mean, in standard deviations: 0.72 at ten seeds."""
-    return float(stats.t.ppf(0.975, seeds - 1) / math.sqrt(seeds))
+    return float(scipy.stats.t.ppf(0.975, seeds - 1) / math.sqrt(seeds))
 
 
 @lru_cache(maxsize=64)
@@ -32,12 +32,12 @@ def detectable(seeds: int, power: float = 0.80) -> float:
     """Difference of two levels' means, in standard deviations, that a two-sided t test at 5% with
     ``seeds`` runs per level finds with this power: 2.02 at five, 0.91 at twenty."""
     freedom = 2 * (seeds - 1)
-    critical = float(stats.f.ppf(0.95, 1, freedom))  # t², two-sided
+    critical = float(scipy.stats.f.ppf(0.95, 1, freedom))  # t², two-sided
 
     def lacking(shift: float) -> float:
-        return float(stats.ncf.sf(critical, 1, freedom, shift**2)) - power
+        return float(scipy.stats.ncf.sf(critical, 1, freedom, shift**2)) - power
 
-    shift = optimize.brentq(lacking, 1e-6, 3 * math.sqrt(critical))
+    shift = scipy.optimize.brentq(lacking, 1e-6, 3 * math.sqrt(critical))
     return float(shift / math.sqrt(seeds / 2))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy import integrate, special, stats
+import scipy
 
 from mm_mlflow.errors import InvalidInput
 from mm_mlflow.statistics.records import Interval, Record, known
@@ -39,9 +39,9 @@ def d2(n: int) -> float:
         raise InvalidInput(f"n {n!r} is not allowed: a range needs at least 2 values")
 
     def missed(x: float) -> float:
-        return float(1.0 - special.ndtr(-x) ** n - special.ndtr(x) ** n)
+        return float(1.0 - scipy.special.ndtr(-x) ** n - scipy.special.ndtr(x) ** n)
 
-    half, _ = integrate.quad(missed, 0.0, 40.0, epsabs=1e-13, epsrel=1e-12, limit=200)
+    half, _ = scipy.integrate.quad(missed, 0.0, 40.0, epsabs=1e-13, epsrel=1e-12, limit=200)
     return float(2 * half)
 
 
@@ -65,7 +65,7 @@ def chance_band(sizes: tuple[int, ...], level: float = 0.95) -> tuple[float, flo
     expected = float(np.mean([d2(n) for n in sizes]))
     if len(sizes) == 1:
         # With the deviation known, the studentized range is the range.
-        low, high = stats.studentized_range.ppf(tails, sizes[0], np.inf)
+        low, high = scipy.stats.studentized_range.ppf(tails, sizes[0], np.inf)
     else:
         generator = np.random.default_rng(0)
         ranges = [np.ptp(generator.standard_normal((_DRAWS, n)), axis=1) for n in sizes]
@@ -83,7 +83,7 @@ def tolerance_share(n: int, confidence: float = 0.95) -> float:
     if n < 2:
         raise InvalidInput(f"n {n!r} is not allowed: two ends need at least 2 runs")
     # The content of [min, max] is Beta(n - 1, 2).
-    return float(stats.beta.ppf(1 - confidence, n - 1, 2))
+    return float(scipy.stats.beta.ppf(1 - confidence, n - 1, 2))
 
 
 def subset_range(values: np.ndarray, m: int) -> float:
@@ -118,8 +118,8 @@ def log_choose(n: np.ndarray, k: int) -> np.ndarray:
     n = np.asarray(n, dtype=float)
     enough = n >= k
     safe = np.where(enough, n, k)
-    value: np.ndarray = special.gammaln(safe + 1) - special.gammaln(k + 1)
-    return np.where(enough, value - special.gammaln(safe - k + 1), -np.inf)
+    value: np.ndarray = scipy.special.gammaln(safe + 1) - scipy.special.gammaln(k + 1)
+    return np.where(enough, value - scipy.special.gammaln(safe - k + 1), -np.inf)
 
 
 def subset_range_interval(values: np.ndarray, m: int, level: float = 0.95) -> Interval | None:
@@ -141,7 +141,7 @@ def subset_range_interval(values: np.ndarray, m: int, level: float = 0.95) -> In
         return None
     logs = np.log(left_out)
     error = math.sqrt((n - 1) / n * float(((logs - logs.mean()) ** 2).sum()))
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
+    half = float(scipy.stats.t.ppf((1 + level) / 2, n - 1)) * error
     return Interval(
         low=whole * math.exp(-half),
         high=whole * math.exp(half),
@@ -167,9 +167,9 @@ def span_interval(values: np.ndarray, level: float = 0.95) -> Interval | None:
     method = "BCa" if len(values) <= _MANY else "percentile"
     with warnings.catch_warnings():
         # Said by its result, NaN: the interval does not exist (leaving out one changes nothing).
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
         warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)
-        found = stats.bootstrap(
+        found = scipy.stats.bootstrap(
             (values,),
             _span,
             confidence_level=level,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mm_mlflow.statistics.records import Record
 from mm_mlflow.statistics.resampling import Choose, Values, chosen
@@ -76,6 +76,6 @@ def _by_chance(number: int, sizes: np.ndarray, n: int) -> float:
     expected = {}
     for size in np.unique(sizes).tolist():
         both = np.arange(min(number, size) + 1)
-        weights = stats.hypergeom.pmf(both, n, number, size)
+        weights = scipy.stats.hypergeom.pmf(both, n, number, size)
         expected[size] = float(weights @ (both / (number + size - both)))
     return float(np.mean([expected[size] for size in sizes.tolist()]))
