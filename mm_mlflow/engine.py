@@ -27,7 +27,6 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THRE
 _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**28),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    **ONE_THREAD,
 }
 _CONFIGURATION = {
     "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
@@ -97,6 +96,7 @@ def workers(
             yield client
         return
     with (
+        _one_thread(),
         tempfile.TemporaryDirectory(
             prefix="mm_mlflow-workers-", ignore_cleanup_errors=True
         ) as scratch,
@@ -113,9 +113,26 @@ def workers(
         ) as cluster,
         Client(cluster) as client,
     ):
-        # Python ignores whatever is raised in a collector's callback: Ctrl-C would be lost (seen).
+        # Python ignores whatever is raised in a callback of its collector: Ctrl-C would be lost there
+        # (seen). Dask's scheduler, which lives in this process, has such a one for its log.
         disable_gc_diagnosis(force=True)
         yield client
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Children inherit :data:`ONE_THREAD`. Of the variables that Dask itself hands to its workers, those
+    that the user has set win (seen), and many a machine sets a number of threads."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def dask_setup(_worker: object) -> None:

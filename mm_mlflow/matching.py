@@ -21,7 +21,7 @@ Pairing = Literal["cells", "configurations"]
 
 @dataclass(frozen=True, eq=False)
 class Party:
-    """One experiment: its runs, and what its plan says."""
+    """One experiment: the ``frame`` of its runs, and the ``plan`` that lays them out."""
 
     frame: Frame
     plan: Plan
@@ -52,11 +52,13 @@ class Matching:
     """Configurations in common, and where their runs stand in tables of configuration by run.
 
     Attributes:
+        parties: A and B.
         labels: of the configurations, ``(C,)``.
         rows, columns: per experiment, by cell id, where its compared runs stand.
         pairs: ``(K,)`` cells of A and of B with the same configuration and seed, with their row and
             column; None where means are paired by configuration.
         only: per experiment, configurations that the other lacks.
+        notes: what was done to match them, in sentences.
     """
 
     parties: tuple[Party, Party]
@@ -100,7 +102,10 @@ def _means(table: np.ndarray) -> np.ndarray:
 
 
 def match(a: Party, b: Party) -> Matching:
-    """The runs of ``a`` and ``b`` side by side, as :func:`mm_mlflow.change.compare` says.
+    """The runs of ``a`` and ``b`` side by side.
+
+    Configurations match where their levels do. An axis with one level in A and one in B, the same or
+    not, matches nothing out; of an axis that the other lacks only the default level is there.
 
     Raises:
         InvalidInput: no configuration in common; an axis in one alone, without a default; several runs
@@ -225,7 +230,7 @@ def _why(a: Party, b: Party, axes: Sequence[str]) -> str:
 
 
 def first_few(names: Sequence[str], limit: int = 4) -> str:
-    """``names`` in words, the first ``limit`` of them by name."""
+    """The first ``limit`` names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 

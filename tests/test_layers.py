@@ -106,7 +106,7 @@ def test_matplotlib_is_only_in_render() -> None:
 
 
 def loaded(code: str) -> set[str]:
-    """Modules after ``code`` in a fresh interpreter."""
+    """Names in ``sys.modules`` after ``code`` in a fresh interpreter."""
     script = f"import sys\n{code}\nprint(*sys.modules)"
     command = [sys.executable, "-c", script]
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
@@ -134,7 +134,7 @@ def test_importing_is_light(code: str) -> None:
 
 
 def test_statistics_load_scipy_when_they_are_made() -> None:
-    """What ``sweep``, ``status`` and ``--plain`` do without."""
+    """Reading experiments and comparing them are imported without."""
     found = loaded("import mm_mlflow.experiment, mm_mlflow.change")
     assert "mm_mlflow.statistics.axis" in found
     assert not found & {"scipy.stats", "scipy.optimize"}

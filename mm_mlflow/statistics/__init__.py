@@ -4,6 +4,6 @@ Procedures and their promises are those that were measured by simulation; ``docs
 table of target against measured. What does not hold its promise at five seeds is not here: no bootstrap
 of a range or of five values, no permutation within columns of two levels.
 
-Parts of scipy are reached as ``scipy.stats.…``, which loads them at first use: commands that make no
-statistics start 0.7 s sooner.
+``scipy.stats`` and ``scipy.optimize`` are reached through ``scipy``, which loads them at first use:
+commands that make no statistics start 0.7 s sooner.
 """

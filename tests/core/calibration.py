@@ -315,8 +315,8 @@ def criterion_4(sheets: int) -> Iterator[Row]:
 def many_axis(tables: np.ndarray, *, chunk: int = 16, partitions: int | None = None) -> np.ndarray:
     """``(R,)`` p of :func:`axis.axis_test` for ``(R, L, S)`` tables, L 2 or 3: a copy for many sheets.
 
-    So many ``partitions``, that of the table itself and others drawn at random, may stand for all: p
-    is coarser then, and holds its level as well.
+    So many ``partitions``, that of the table itself and others drawn once for all tables, may stand for
+    all: p is coarser then, and holds its level as well.
     """
     sheets, levels, seeds = tables.shape
     flat = tables.reshape(sheets, -1)
@@ -485,10 +485,8 @@ def criterion_8(sheets: int) -> Iterator[Row]:
         )
 
 
-def holm_alarms(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``(R, 5)`` p of five tables that share the default's row, and Holm's, for ``(R, 9, 5)`` runs; of
-    few sheets by a hundredth of the partitions."""
-    partitions = 1000 if len(runs) < 1000 else None
+def holm_alarms(runs: np.ndarray, partitions: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """``(R, 5)`` p of five tables that share the default's row, and Holm's, for ``(R, 9, 5)`` runs."""
     p = np.stack([many_axis(runs[:, list(rows)], partitions=partitions) for rows in TABLES], axis=1)
     return p, np.array([multiple.holm(list(row)) for row in p], dtype=float)
 
@@ -496,8 +494,9 @@ def holm_alarms(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def criterion_9(sheets: int) -> Iterator[Row]:
     """Holm over the five tables of a sheet."""
     generator = np.random.default_rng(109)
+    partitions = 1000 if sheets < 1000 else None  # of 126,126 of three levels
     shape = (sheets, 9, 5)
-    p, adjusted = holm_alarms(normal(generator, shape))
+    p, adjusted = holm_alarms(normal(generator, shape), partitions)
     yield rate(
         9,
         "five tables: any false alarm after Holm, normal",
@@ -517,7 +516,7 @@ def criterion_9(sheets: int) -> Iterator[Row]:
         ("seed SD 1", normal(generator, shape) + normal(generator, (sheets, 1, 5)), 0.008),
         ("exponential skew", exponential(generator, shape), 0.045),
     ):
-        _, adjusted = holm_alarms(runs)
+        _, adjusted = holm_alarms(runs, partitions)
         hits = (adjusted <= axis.ALPHA).any(axis=1)
         yield rate(
             9,
@@ -530,7 +529,7 @@ def criterion_9(sheets: int) -> Iterator[Row]:
     for name, table, low, expected in (("3 levels", 0, 0.91, 0.93), ("2 levels", 3, 0.72, 0.76)):
         runs = normal(generator, (half, 9, 5))
         runs[:, TABLES[table][-1]] += 3
-        _, adjusted = holm_alarms(runs)
+        _, adjusted = holm_alarms(runs, partitions)
         yield rate(
             9,
             f"power after Holm at 3 SD, {name}",

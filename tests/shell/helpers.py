@@ -1,4 +1,4 @@
-"""What shell tests share: reading runs and artifacts back with MLflow alone."""
+"""What shell tests share: watching child processes, reading runs and artifacts back with MLflow alone."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def fails(*arguments: str, code: int = 2) -> str:
 
 
 def pause(child: subprocess.Popen[str]) -> None:
-    """Between two looks at what a child at work has left: the processor is the child's. Its end is
-    what ends the wait before its time, and fails the test."""
+    """Leave the processor to ``child`` for a twentieth of a second before the next look at what it has
+    done; fail if it has ended."""
     try:
         child.wait(timeout=0.05)
     except subprocess.TimeoutExpired:

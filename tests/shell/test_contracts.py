@@ -98,7 +98,7 @@ def test_reading_needs_no_torch_optuna_or_dask(small: Path, command: Command) ->
         ["sweep", str(small)],
     ]  # fmt: skip
     asked = [sys.executable, "-c", BLOCKED, json.dumps(words)]
-    done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
     codes = [line for line in done.stdout.splitlines() if line.startswith("exit ")]
     assert codes == ["exit 0"] * 4 + ["exit 1"], done.stderr
     assert "is blocked" in done.stderr

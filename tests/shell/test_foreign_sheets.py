@@ -126,6 +126,7 @@ def test_options_reach_the_tables(plain: str, command: Command, tmp_path: Path) 
     assert runs_of("report", plain) == []
 
 
+@pytest.mark.pictures
 def test_select_on_their_runs(plain: str, command: Command) -> None:
     """By threshold; or by the user's word which way their metrics are better, which nothing else says."""
     words = ["select", "--experiment-name", plain, "--json"]

@@ -141,11 +141,14 @@ def counts(command: Command, *arguments: str) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("in_process")
-def test_anyones_project_is_swept_by_mlflow_run(project: Path, out: Path, command: Command) -> None:
+def test_anyones_project_is_swept_by_mlflow_run(
+    project: Path, out: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Real workers; every cell is one run of the entry point with its levels, its seed and the fixed
     parameters, in its own MLflow run, with one thread; what is finished is not run again, and more
     seeds run only what they add."""
     arguments = ("-e", "main", "-P", "depth=5", "--experiment-name", "mine")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     child = start(project, DESIGN, *arguments)
     said = child.communicate()[0]
     assert child.returncode == 0, said
