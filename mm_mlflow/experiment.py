@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mm_mlflow import tracking
+from mm_mlflow.change import Change
 from mm_mlflow.design import Design, canonical_json
 from mm_mlflow.errors import InvalidInput, TrackingError, unknown
 from mm_mlflow.frame import Frame, RawRun, conform
@@ -30,9 +31,6 @@ from mm_mlflow.render.md import escape
 from mm_mlflow.report import Report
 from mm_mlflow.selection import Selection
 from mm_mlflow.tracking import Store
-
-if TYPE_CHECKING:
-    from mm_mlflow.change import Change
 
 logger = logging.getLogger(__name__)
 

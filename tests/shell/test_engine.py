@@ -5,10 +5,12 @@ The sweeps here are real child processes, and what is awaited are runs in MLflow
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -150,8 +152,23 @@ def test_a_killed_worker_is_replaced_and_its_attempt_marked(kill_design: Path) -
         assert attempt.data.tags["mm.killed"]
 
 
+def stop(pid: int, database: Path) -> None:
+    """SIGSTOP, at a moment when the process has no lock on the database: others could not go on."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        with contextlib.closing(sqlite3.connect(database, timeout=0)) as connection:
+            try:
+                connection.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+                os.kill(pid, signal.SIGCONT)
+            else:
+                return
+
+
 def test_two_sweeps_at_once_end_with_one_counted_run_per_cell(
-    kill_design: Path, command: Command
+    kill_design: Path, tmp_path: Path, command: Command
 ) -> None:
     """Both end well; the cell that both had begun is trained twice, which is reported, and one run
     counts."""
@@ -161,12 +178,12 @@ def test_two_sweeps_at_once_end_with_one_counted_run_per_cell(
         text = text.replace(old, new)
     kill_design.write_text(text)
     children = [start(kill_design, "--jobs", "1") for _ in range(2)]
-    (first,) = await_cells(
-        children[0], lambda runs: len(runs) == 1 and "mm.worker" in runs[0].data.tags
-    )
-    os.kill(worker(first), signal.SIGSTOP)  # until the other has begun the same cell
-    await_cells(children[0], lambda runs: state(runs)["RUNNING"] == 2)
-    os.kill(worker(first), signal.SIGCONT)
+    first, *_ = await_cells(children[0], lambda runs: len(runs) > 0)
+    stop(worker(first), tmp_path / "mlflow.db")
+    try:  # until the other has begun the same cell too
+        await_cells(children[0], lambda runs: state(runs)["RUNNING"] == 2)
+    finally:
+        os.kill(worker(first), signal.SIGCONT)
     said = [child.communicate()[0] for child in children]
     assert [child.returncode for child in children] == [0, 0], said
     status = json.loads(command("status", kill_design, "--json").output)
